@@ -1,0 +1,87 @@
+// A blob's bytes on disk, all of them or the part that may be read so far.
+//
+// One writer grows it; any number of readers send what is there and wait for more. Readers share
+// no position, so a slow client delays nobody, and none of them owns the writer, so one that
+// leaves stops nobody. A stored blob is one that has nothing left to grow.
+//
+// | phase    | readable                     | ends by                                        |
+// |----------|------------------------------|------------------------------------------------|
+// | growing  | all that arrived but the end | finish(): the digest matched; or fail()        |
+// | whole    | everything                   | the last owner lets go                         |
+// | failed   | nothing more                 | readers drop their connections                 |
+//
+// The end is held back until the digest has matched, so that no client can receive a wrong blob
+// that looks complete. Lives on the loop: no member may be called from another thread.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "cache/digest.h"
+#include "cache/disk.h"
+#include "cache/error.h"
+#include "cache/event.h"
+
+namespace staithe::cache {
+
+class Blob {
+ public:
+  // `size_bytes` is the whole blob's size if upstream has told it.
+  Blob(asio::any_io_executor loop, Digest digest, File file,
+       std::optional<std::uint64_t> size_bytes);
+
+  const Digest& digest() const { return digest_; }
+  const File& file() const { return file_; }
+  // Known from the start for all but the rare upstream that sends no Content-Length; known to all
+  // once the blob is whole.
+  std::optional<std::uint64_t> size_bytes() const { return size_bytes_; }
+  bool whole() const { return whole_; }
+  std::uint64_t ready_bytes() const { return ready_bytes_; }
+
+  // Waits until bytes after `offset` may be read, or the blob is whole; returns how many bytes from
+  // the start may be read. Throws Failure with the writer's error if it gave up.
+  asio::awaitable<std::uint64_t> wait_past(std::uint64_t offset);
+
+  // Waits until the blob is whole. Throws like wait_past().
+  asio::awaitable<void> wait_whole();
+
+  // Writer: the first `ready_bytes` may be read; the end is still missing.
+  void grow(std::uint64_t ready_bytes);
+  // Writer: these are all the bytes, and their digest is the blob's.
+  void finish(std::uint64_t size_bytes);
+  // Writer: no more will come.
+  void fail(Error error);
+  const std::optional<Error>& error() const { return error_; }
+
+  // Keeps `hold` until the file is closed: the store counts the space of a removed blob with it.
+  void keep_until_closed(std::shared_ptr<void> hold) { hold_ = std::move(hold); }
+
+  // Counts its readers for as long as they hold this.
+  class Reading {
+   public:
+    explicit Reading(Blob& blob) : blob_(blob) { ++blob_.readers_; }
+    ~Reading() { --blob_.readers_; }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+
+   private:
+    Blob& blob_;
+  };
+  std::size_t readers() const { return readers_; }
+
+ private:
+  Digest digest_;
+  File file_;
+  std::optional<std::uint64_t> size_bytes_;
+  std::uint64_t ready_bytes_ = 0;
+  bool whole_ = false;
+  std::optional<Error> error_;
+  std::size_t readers_ = 0;
+  std::shared_ptr<void> hold_;
+  Event changed_;
+};
+
+}  // namespace staithe::cache

@@ -1,0 +1,259 @@
+#include "cache/catalog.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace staithe::cache {
+
+namespace {
+
+// More tags than a machine pulls in years; the bound keeps a client that invents tags from growing
+// the table. Only tags that upstream has confirmed enter.
+constexpr std::size_t max_tags = 100'000;
+
+// Repositories that share one object; beyond this a further one asks upstream each time.
+constexpr std::size_t max_links_of_object = 1'000;
+
+}  // namespace
+
+void Catalog::restore(Index::Contents contents) {
+  assert(objects_.empty());
+  std::ranges::sort(contents.objects, {}, &ObjectRow::used_order);
+  objects_.reserve(contents.objects.size());
+  for (const ObjectRow& row : contents.objects) {
+    const auto position = order_.insert(order_.end(), row.digest);
+    const auto [it, inserted] = objects_.try_emplace(
+        row.digest, Entry{.object = {.kind = row.kind,
+                                     .size_bytes = row.size_bytes,
+                                     .used_order = row.used_order,
+                                     .used_unix_seconds = row.used_unix_seconds,
+                                     .verified = false},
+                          .links = {},
+                          .position = position});
+    if (!inserted) {
+      order_.erase(position);
+      continue;
+    }
+    count(it->second.object, true);
+    last_order_ = std::max(last_order_, row.used_order);
+    first_order_ = std::min(first_order_, row.used_order);
+  }
+  for (const LinkRow& row : contents.links) {
+    const auto it = objects_.find(row.digest);
+    if (it == objects_.end()) continue;
+    it->second.links.push_back({intern(row.repository), row.checked_unix_seconds});
+  }
+  for (const TagRow& row : contents.tags)
+    tags_.insert_or_assign(tag_key(row.repository, row.tag),
+                           Tag{row.digest, row.checked_unix_seconds});
+}
+
+const Catalog::Object* Catalog::find(const Digest& digest) const {
+  const auto it = objects_.find(digest);
+  return it == objects_.end() ? nullptr : &it->second.object;
+}
+
+void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes, bool verified,
+                  std::int64_t now_unix_seconds) {
+  drop(digest);
+  const auto position = order_.insert(order_.end(), digest);
+  const Object object{.kind = kind,
+                      .size_bytes = size_bytes,
+                      .used_order = ++last_order_,
+                      .used_unix_seconds = now_unix_seconds,
+                      .verified = verified};
+  objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position});
+  count(object, true);
+  used_.insert(digest);
+}
+
+void Catalog::add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes) {
+  if (objects_.contains(digest)) return;
+  const auto position = order_.insert(order_.begin(), digest);
+  const Object object{.kind = kind,
+                      .size_bytes = size_bytes,
+                      .used_order = --first_order_,
+                      .used_unix_seconds = 0,
+                      .verified = false};
+  objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position});
+  count(object, true);
+  used_.insert(digest);
+}
+
+void Catalog::touch(const Digest& digest, std::int64_t now_unix_seconds) {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return;
+  Entry& entry = it->second;
+  order_.splice(order_.end(), order_, entry.position);
+  entry.object.used_order = ++last_order_;
+  entry.object.used_unix_seconds = now_unix_seconds;
+  used_.insert(digest);
+}
+
+void Catalog::set_verified(const Digest& digest) {
+  if (const auto it = objects_.find(digest); it != objects_.end())
+    it->second.object.verified = true;
+}
+
+void Catalog::drop(const Digest& digest) {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return;
+  count(it->second.object, false);
+  order_.erase(it->second.position);
+  objects_.erase(it);
+  used_.erase(digest);
+  changes_.emplace_back(DropObject{digest});
+}
+
+void Catalog::link(std::string_view repository, const Digest& digest,
+                   std::int64_t checked_unix_seconds) {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return;
+  const RepositoryId id = intern(repository);
+  auto& links = it->second.links;
+  const auto found = std::ranges::find(links, id, &Link::repository);
+  if (found != links.end()) {
+    found->checked_unix_seconds = checked_unix_seconds;
+  } else if (links.size() < max_links_of_object) {
+    links.push_back({id, checked_unix_seconds});
+  } else {
+    return;
+  }
+  // A row must follow its object's: the index applies changes in the order noted here, and objects
+  // of `used_` are written before them.
+  changes_.emplace_back(LinkRow{std::string(repository), digest, checked_unix_seconds});
+}
+
+void Catalog::unlink(std::string_view repository, const Digest& digest) {
+  const auto it = objects_.find(digest);
+  const auto id = interned(repository);
+  if (it == objects_.end() || !id) return;
+  if (std::erase_if(it->second.links, [&](const Link& link) { return link.repository == *id; }) ==
+      0)
+    return;
+  // The table has no row of its own for "no longer": a check time of zero is always too old.
+  changes_.emplace_back(LinkRow{std::string(repository), digest, 0});
+}
+
+std::optional<std::int64_t> Catalog::linked(std::string_view repository,
+                                            const Digest& digest) const {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return std::nullopt;
+  const auto id = interned(repository);
+  if (!id) return std::nullopt;
+  const auto found = std::ranges::find(it->second.links, *id, &Link::repository);
+  if (found == it->second.links.end() || found->checked_unix_seconds == 0) return std::nullopt;
+  return found->checked_unix_seconds;
+}
+
+void Catalog::put_tag(std::string_view repository, std::string_view tag, const Digest& digest,
+                      std::int64_t checked_unix_seconds) {
+  std::string key = tag_key(repository, tag);
+  if (!tags_.contains(key) && tags_.size() >= max_tags) {
+    const std::string oldest = tags_.begin()->first;
+    const std::size_t end = oldest.find('\n');
+    drop_tag(std::string_view(oldest).substr(0, end), std::string_view(oldest).substr(end + 1));
+  }
+  tags_.insert_or_assign(std::move(key), Tag{digest, checked_unix_seconds});
+  changes_.emplace_back(
+      TagRow{std::string(repository), std::string(tag), digest, checked_unix_seconds});
+}
+
+std::optional<Catalog::Tag> Catalog::tag(std::string_view repository, std::string_view tag) const {
+  const auto it = tags_.find(tag_key(repository, tag));
+  if (it == tags_.end()) return std::nullopt;
+  return it->second;
+}
+
+void Catalog::drop_tag(std::string_view repository, std::string_view tag) {
+  if (tags_.erase(tag_key(repository, tag)) == 0) return;
+  changes_.emplace_back(DropTag{std::string(repository), std::string(tag)});
+}
+
+std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.end()}; }
+
+std::vector<Change> Catalog::take_changes() {
+  std::vector<Change> changes;
+  changes.reserve(used_.size() + changes_.size());
+  // Drops come first: an object dropped and added again must end up there.
+  std::vector<Change> others;
+  for (Change& change : changes_) {
+    if (std::holds_alternative<DropObject>(change)) {
+      changes.push_back(std::move(change));
+    } else {
+      others.push_back(std::move(change));
+    }
+  }
+  for (const Digest& digest : used_) changes.emplace_back(row(digest, objects_.at(digest).object));
+  for (Change& change : others) {
+    // A link noted before its object was dropped went with it.
+    if (const auto* link = std::get_if<LinkRow>(&change);
+        link && link->checked_unix_seconds != 0 && !linked(link->repository, link->digest))
+      continue;
+    changes.push_back(std::move(change));
+  }
+  used_.clear();
+  changes_.clear();
+  return changes;
+}
+
+std::vector<Change> Catalog::everything() const {
+  std::vector<Change> changes;
+  for (const auto& [digest, entry] : objects_) {
+    changes.emplace_back(row(digest, entry.object));
+    for (const Link& link : entry.links)
+      changes.emplace_back(
+          LinkRow{repositories_[link.repository], digest, link.checked_unix_seconds});
+  }
+  for (const auto& [key, tag] : tags_) {
+    const std::size_t end = key.find('\n');
+    changes.emplace_back(
+        TagRow{key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
+  }
+  return changes;
+}
+
+Catalog::RepositoryId Catalog::intern(std::string_view repository) {
+  const auto [it, inserted] = repository_ids_.try_emplace(
+      std::string(repository), static_cast<RepositoryId>(repositories_.size()));
+  if (inserted) repositories_.emplace_back(repository);
+  return it->second;
+}
+
+std::optional<Catalog::RepositoryId> Catalog::interned(std::string_view repository) const {
+  const auto it = repository_ids_.find(std::string(repository));
+  if (it == repository_ids_.end()) return std::nullopt;
+  return it->second;
+}
+
+ObjectRow Catalog::row(const Digest& digest, const Object& object) const {
+  return {.digest = digest,
+          .kind = object.kind,
+          .size_bytes = object.size_bytes,
+          .used_order = object.used_order,
+          .used_unix_seconds = object.used_unix_seconds};
+}
+
+void Catalog::count(const Object& object, bool added) {
+  const std::uint64_t cost = cost_bytes(object.size_bytes);
+  std::size_t& number = object.kind == ObjectKind::blob ? totals_.blobs : totals_.manifests;
+  if (added) {
+    totals_.bytes += cost;
+    ++number;
+  } else {
+    assert(totals_.bytes >= cost && number > 0);
+    totals_.bytes -= cost;
+    --number;
+  }
+}
+
+std::string Catalog::tag_key(std::string_view repository, std::string_view tag) {
+  std::string key;
+  key.reserve(repository.size() + 1 + tag.size());
+  key += repository;
+  key += '\n';  // In neither grammar.
+  key += tag;
+  return key;
+}
+
+}  // namespace staithe::cache

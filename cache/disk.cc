@@ -1,0 +1,148 @@
+#include "cache/disk.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+namespace staithe::cache {
+
+namespace {
+
+[[noreturn]] void throw_errno(const char* doing, const std::filesystem::path& path) {
+  const int cause = errno;
+  const bool full = cause == ENOSPC || cause == EDQUOT || cause == EFBIG;
+  throw Failure(full ? Errc::storage_full : Errc::storage_failed,
+                std::string(doing) + " " + path.string() + ": " + describe_errno(cause));
+}
+
+[[noreturn]] void throw_errno(const char* doing, const File& file) {
+  // The name is asked from the kernel only when it is needed for a sentence.
+  const int cause = errno;
+  std::error_code ignored;
+  const auto path =
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(file.fd()), ignored);
+  errno = cause;
+  throw_errno(doing, path);
+}
+
+}  // namespace
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+File PosixDisk::open(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno == ENOENT) return File();
+    throw_errno("cannot open", path);
+  }
+  File file(fd);
+  struct stat status{};
+  if (::fstat(fd, &status) != 0) throw_errno("cannot look at", path);
+  if (!S_ISREG(status.st_mode))
+    throw Failure(Errc::storage_failed, path.string() + " is not a regular file");
+  return file;
+}
+
+File PosixDisk::create(const std::filesystem::path& path) {
+  const int fd =
+      ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  if (fd < 0) throw_errno("cannot create", path);
+  return File(fd);
+}
+
+std::uint64_t PosixDisk::size(const File& file) {
+  struct stat status{};
+  if (::fstat(file.fd(), &status) != 0) throw_errno("cannot look at", file);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+void PosixDisk::write(const File& file, std::span<const char> bytes, std::uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(file.fd(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      throw_errno("cannot write", file);
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    offset += static_cast<std::uint64_t>(n);
+  }
+}
+
+std::size_t PosixDisk::read(const File& file, std::span<char> bytes, std::uint64_t offset) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::pread(file.fd(), bytes.data() + done, bytes.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      throw_errno("cannot read", file);
+    }
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+void PosixDisk::sync(const File& file) {
+  if (::fdatasync(file.fd()) != 0) throw_errno("cannot sync", file);
+}
+
+void PosixDisk::sync_directory(const std::filesystem::path& directory) {
+  const File file(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) throw_errno("cannot open", directory);
+  if (::fsync(file.fd()) != 0) throw_errno("cannot sync", directory);
+}
+
+void PosixDisk::rename(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) throw_errno("cannot rename to", to);
+}
+
+bool PosixDisk::remove(const std::filesystem::path& path) {
+  if (::unlink(path.c_str()) == 0) return true;
+  if (errno == ENOENT) return false;
+  throw_errno("cannot remove", path);
+}
+
+bool PosixDisk::make_directory(const std::filesystem::path& path) {
+  if (::mkdir(path.c_str(), S_IRWXU) == 0) return true;
+  if (errno == EEXIST) return false;
+  throw_errno("cannot create", path);
+}
+
+void PosixDisk::list(const std::filesystem::path& directory,
+                     const std::function<void(const std::string&, std::uint64_t)>& visit) {
+  struct Close {
+    void operator()(DIR* stream) const { ::closedir(stream); }
+  };
+  const std::unique_ptr<DIR, Close> stream(::opendir(directory.c_str()));
+  if (!stream) throw_errno("cannot list", directory);
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream.get());
+    if (!entry) {
+      if (errno != 0) throw_errno("cannot list", directory);
+      return;
+    }
+    if (entry->d_name[0] == '.') continue;
+    struct stat status{};
+    if (::fstatat(::dirfd(stream.get()), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+      continue;  // Gone since it was listed.
+    if (S_ISREG(status.st_mode)) visit(entry->d_name, static_cast<std::uint64_t>(status.st_size));
+  }
+}
+
+Space PosixDisk::space(const std::filesystem::path& path) {
+  struct statvfs status{};
+  if (::statvfs(path.c_str(), &status) != 0) throw_errno("cannot ask the free space of", path);
+  return {.total_bytes = std::uint64_t{status.f_blocks} * status.f_frsize,
+          .free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize};
+}
+
+}  // namespace staithe::cache

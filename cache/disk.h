@@ -1,0 +1,92 @@
+// The file system, as narrow as the store needs it, so that a test can play a disk that fails,
+// fills up or forgets what was not synced.
+//
+// Every call blocks: use them on the disk pool. Failures throw Failure(storage_full) for no space,
+// no inodes or quota, else Failure(storage_failed); the sentence names the path and the cause. No
+// call follows a symbolic link in the last component of a path.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "cache/error.h"
+
+namespace staithe::cache {
+
+// An open file; closes itself.
+class File {
+ public:
+  File() = default;
+  explicit File(int fd) : fd_(fd) {}
+  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  File& operator=(File&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~File();
+
+  int fd() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+struct Space {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;  // to an unprivileged process
+};
+
+class Disk {
+ public:
+  virtual ~Disk() = default;
+
+  // An existing regular file for reading; a File without descriptor if there is none.
+  virtual File open(const std::filesystem::path& path) = 0;
+  // A new file for reading and writing, mode 0600; fails if the name exists.
+  virtual File create(const std::filesystem::path& path) = 0;
+  virtual std::uint64_t size(const File& file) = 0;
+
+  // All of `bytes` at `offset`.
+  virtual void write(const File& file, std::span<const char> bytes, std::uint64_t offset) = 0;
+  // Up to `bytes.size()` bytes from `offset`; fewer only at the end of the file.
+  virtual std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) = 0;
+
+  // Never called again for a file for which it failed: the kernel forgets the error.
+  virtual void sync(const File& file) = 0;
+  virtual void sync_directory(const std::filesystem::path& directory) = 0;
+
+  virtual void rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
+  // False if there was no such file.
+  virtual bool remove(const std::filesystem::path& path) = 0;
+  // Creates the last component with mode 0700 if it is missing; true if it did.
+  virtual bool make_directory(const std::filesystem::path& path) = 0;
+  // Calls `visit(name, size_bytes)` for each regular file directly in `directory`.
+  virtual void list(const std::filesystem::path& directory,
+                    const std::function<void(const std::string&, std::uint64_t)>& visit) = 0;
+  virtual Space space(const std::filesystem::path& path) = 0;
+};
+
+// The machine's own.
+class PosixDisk final : public Disk {
+ public:
+  File open(const std::filesystem::path& path) override;
+  File create(const std::filesystem::path& path) override;
+  std::uint64_t size(const File& file) override;
+  void write(const File& file, std::span<const char> bytes, std::uint64_t offset) override;
+  std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) override;
+  void sync(const File& file) override;
+  void sync_directory(const std::filesystem::path& directory) override;
+  void rename(const std::filesystem::path& from, const std::filesystem::path& to) override;
+  bool remove(const std::filesystem::path& path) override;
+  bool make_directory(const std::filesystem::path& path) override;
+  void list(const std::filesystem::path& directory,
+            const std::function<void(const std::string&, std::uint64_t)>& visit) override;
+  Space space(const std::filesystem::path& path) override;
+};
+
+}  // namespace staithe::cache

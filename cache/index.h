@@ -1,0 +1,92 @@
+// What must outlive a restart besides the bytes themselves: sizes, order of use, which repositories
+// have shown which digests, tags. SQLite behind one connection on one thread; the only user of
+// sqlite3.h.
+//
+// The index is a hint, the files are the truth: one that is lost, damaged or of another release is
+// set aside and begun anew, and the store rebuilds it from the files. So no call here throws for
+// what the database contains, and a failing write costs recency, never a pull.
+//
+// Every call blocks: use it on the index pool, a pool of one thread.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cache/digest.h"
+
+namespace staithe::cache {
+
+enum class ObjectKind : int { blob = 0, manifest = 1 };
+
+// One stored file.
+struct ObjectRow {
+  Digest digest;
+  ObjectKind kind;
+  std::uint64_t size_bytes;
+  std::int64_t used_order;         // greater = used later; survives clock jumps
+  std::int64_t used_unix_seconds;  // for people
+};
+
+// Upstream has shown `digest` through `repository` ("registry/repository").
+struct LinkRow {
+  std::string repository;
+  Digest digest;
+  std::int64_t checked_unix_seconds;
+};
+
+// Upstream has said that `tag` is `digest`.
+struct TagRow {
+  std::string repository;
+  std::string tag;
+  Digest digest;
+  std::int64_t checked_unix_seconds;
+};
+
+struct DropObject {  // its links go with it
+  Digest digest;
+};
+struct DropTag {
+  std::string repository;
+  std::string tag;
+};
+
+using Change = std::variant<ObjectRow, LinkRow, TagRow, DropObject, DropTag>;
+
+class Index {
+ public:
+  struct Contents {
+    std::vector<ObjectRow> objects;
+    std::vector<LinkRow> links;
+    std::vector<TagRow> tags;
+    // The index was lost, damaged or of another release: the caller writes anew what it knows.
+    bool incomplete = false;
+  };
+
+  // Opens or creates `directory`/index.db. Where a file is there that cannot be used, it is renamed
+  // to index.db.set-aside (replacing an older one) and `set_aside()` says why. Throws Failure only
+  // if no database can be had at all (the disk is full or read-only).
+  explicit Index(const std::filesystem::path& directory);
+  ~Index();
+
+  const std::string& set_aside() const { return set_aside_; }
+
+  Contents load();
+
+  // All changes in one transaction. Throws Failure(storage_full or storage_failed).
+  void apply(const std::vector<Change>& changes);
+
+ private:
+  class Database;
+
+  void renew(const std::string& why);
+
+  std::filesystem::path directory_;
+  std::unique_ptr<Database> database_;
+  std::string set_aside_;
+};
+
+}  // namespace staithe::cache

@@ -1,0 +1,53 @@
+// Where things stand in the cache directory, and nothing else:
+//
+//   lock                              held by the running daemon
+//   index.db, index.db-wal, -shm      the index
+//   blobs/sha256/ab/<hex>             a whole blob; its name is the digest of its bytes
+//   manifests/sha256/ab/<hex>         media type, line feed, manifest
+//   partial/<hex>.<n>                 being written; swept at start
+//   quarantine/<hex>                  found damaged; kept for a look, the newest few
+//
+// Paths are built from parsed digests only, never from text of a request.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "cache/digest.h"
+#include "cache/index.h"
+
+namespace staithe::cache {
+
+class Layout {
+ public:
+  explicit Layout(std::filesystem::path root) : root_(std::move(root)) {}
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path lock() const { return root_ / "lock"; }
+  std::filesystem::path partial() const { return root_ / "partial"; }
+  std::filesystem::path quarantine() const { return root_ / "quarantine"; }
+  std::filesystem::path kind(ObjectKind kind) const {
+    return root_ / (kind == ObjectKind::blob ? "blobs" : "manifests");
+  }
+  std::filesystem::path algorithm(ObjectKind of, std::string_view name) const {
+    return kind(of) / name;
+  }
+  // The directory of an object, two levels so that none grows beyond a few thousand entries.
+  std::filesystem::path directory(ObjectKind of, const Digest& digest) const {
+    return algorithm(of, digest.algorithm_name()) / digest.hex().substr(0, 2);
+  }
+  std::filesystem::path object(ObjectKind of, const Digest& digest) const {
+    return directory(of, digest) / digest.hex();
+  }
+  std::filesystem::path partial(const Digest& digest, std::uint64_t number) const {
+    return partial() / (digest.hex() + "." + std::to_string(number));
+  }
+  std::filesystem::path quarantined(const Digest& digest) const {
+    return quarantine() / digest.hex();
+  }
+
+ private:
+  std::filesystem::path root_;
+};
+
+}  // namespace staithe::cache

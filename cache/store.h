@@ -1,0 +1,221 @@
+// Blobs and manifests by digest, on disk, within a bound.
+//
+// find() gives a blob that is stored or is just being written; begin() starts writing one that is
+// neither, after making room. A file under its digest is whole, because it gets that name only
+// after its bytes were hashed and synced; the first reader after a start still has them hashed
+// again before it gets the last of them, since disks lie and files return.
+//
+// The store never fails a pull: what cannot be read is a miss and is set aside, what cannot be
+// written is reported to the writer, whose readers go on without it.
+//
+// Lives on the loop; blocking work runs on the disk pool (4 threads) and the index pool (1 thread),
+// which the store owns. Errors of the background are told to the `report` function, once per event,
+// as a sentence.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "cache/blob.h"
+#include "cache/catalog.h"
+#include "cache/clock.h"
+#include "cache/disk.h"
+#include "cache/layout.h"
+#include "cache/manifest.h"
+#include "cache/settings.h"
+#include "cache/task_group.h"
+
+namespace staithe::cache {
+
+class BlobWriter;
+
+class Store {
+ public:
+  using Report = std::function<void(std::string_view event, std::string_view sentence)>;
+
+  // `disk`, `clock` outlive the store.
+  Store(asio::any_io_executor loop, Settings settings, Disk& disk, Clock& clock, Report report);
+  // close() comes first, and every Blob is gone.
+  ~Store();
+
+  // Takes the directory (created with mode 0700), sweeps leftovers, reads the index, and begins to
+  // reconcile it with the files in the background. Throws Failure: in_use if another instance
+  // holds it, storage_failed if it cannot be used at all (not a directory, owned by another user,
+  // writable by others). What it contains is never a reason to fail.
+  asio::awaitable<void> open();
+  // Ends the background work, writes the index, joins the pools.
+  asio::awaitable<void> close();
+
+  // The blob, stored or growing, or null. Counts as a use.
+  asio::awaitable<std::shared_ptr<Blob>> find(Digest digest);
+  // The size of a stored or growing blob, without reading it and without counting as a use.
+  std::optional<std::uint64_t> size_of_blob(const Digest& digest) const;
+
+  // Makes room and starts a blob. The digest must be neither stored nor growing: callers come
+  // through one Fill per digest. Throws Failure(storage_full) if the bound leaves no room for
+  // `size_bytes`, storage_failed if the disk refuses.
+  asio::awaitable<std::unique_ptr<BlobWriter>> begin(Digest digest,
+                                                     std::optional<std::uint64_t> size_bytes);
+
+  // The manifest, or null. Counts as a use. From memory if it was used lately.
+  asio::awaitable<ManifestPtr> manifest(Digest digest);
+  bool has_manifest(const Digest& digest) const;
+  // Keeps it in memory at once and on disk soon. Its digest must be that of its bytes.
+  void put_manifest(ManifestPtr manifest);
+
+  // Links and tags; see Catalog. `repository` is "registry/repository".
+  void link(std::string_view repository, const Digest& digest);
+  void unlink(std::string_view repository, const Digest& digest);
+  std::optional<std::chrono::seconds> link_age(std::string_view repository,
+                                               const Digest& digest) const;
+  void put_tag(std::string_view repository, std::string_view tag, const Digest& digest);
+  struct SeenTag {
+    Digest digest;
+    std::chrono::seconds age;  // since upstream last confirmed it; never negative
+  };
+  std::optional<SeenTag> tag(std::string_view repository, std::string_view tag) const;
+  void drop_tag(std::string_view repository, std::string_view tag);
+
+  struct Stats {
+    std::uint64_t bytes = 0;      // stored, being written, and removed but still read
+    std::uint64_t max_bytes = 0;  // what the bounds allow at this moment
+    std::uint64_t free_bytes = 0;
+    std::size_t blobs = 0;
+    std::size_t manifests = 0;
+    std::uint64_t evicted = 0;
+    std::uint64_t quarantined = 0;
+  };
+  Stats stats() const;
+  const std::filesystem::path& directory() const { return layout_.root(); }
+  asio::thread_pool& disk_pool() { return disk_pool_; }
+  Disk& disk() { return disk_; }
+
+ private:
+  friend class BlobWriter;
+
+  // Space that a writer may use; gives it back when it goes.
+  class Reservation {
+   public:
+    Reservation(Store& store, std::uint64_t bytes) : store_(&store) { grow(bytes); }
+    Reservation(const Reservation&) = delete;
+    Reservation& operator=(const Reservation&) = delete;
+    ~Reservation() { store_->reserved_bytes_ -= bytes_; }
+    void grow(std::uint64_t bytes) {
+      bytes_ += bytes;
+      store_->reserved_bytes_ += bytes;
+    }
+    std::uint64_t bytes() const { return bytes_; }
+
+   private:
+    Store* store_;
+    std::uint64_t bytes_ = 0;
+  };
+
+  void take_directory();
+  void load_index();
+  std::int64_t unix_now() const;
+
+  // Evicts until `bytes` more fit; throws Failure(storage_full) if they cannot.
+  asio::awaitable<void> make_room(std::uint64_t bytes);
+  asio::awaitable<void> evict(std::vector<Digest> victims);
+  asio::awaitable<void> measure_space();
+  std::uint64_t used_bytes() const;
+
+  // Publishes a written file under its digest; the durable order of a store.
+  asio::awaitable<void> publish(std::filesystem::path partial, const File& file, ObjectKind kind,
+                                Digest digest);
+  asio::awaitable<void> store_manifest(ManifestPtr manifest);
+  asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
+  asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
+  void remember_open(const std::shared_ptr<Blob>& blob);
+  void forget_open(const Digest& digest);
+  void remember_manifest(ManifestPtr manifest);
+
+  asio::awaitable<void> reconcile();
+  asio::awaitable<void> keep_index_written();
+  asio::awaitable<void> keep_within_bounds();
+  asio::awaitable<void> write_index();
+
+  asio::any_io_executor loop_;
+  Settings settings_;
+  Disk& disk_;
+  Clock& clock_;
+  Report report_;
+  Layout layout_;
+  asio::thread_pool disk_pool_{4};
+  asio::thread_pool index_pool_{1};
+  TaskGroup tasks_;
+  File lock_;
+  std::unique_ptr<Index> index_;  // used on the index pool
+  Catalog catalog_;
+  bool index_failing_ = false;
+
+  Budget budget_;
+  Space space_;                       // as last measured
+  std::uint64_t reserved_bytes_ = 0;  // of blobs being written, whole sizes
+  std::uint64_t written_bytes_ = 0;   // of these, on disk already
+  // Removed from the directory but still open in some reader; shared with the holds on blobs,
+  // which may be let go in any order.
+  std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
+  std::uint64_t evicted_ = 0;
+  std::uint64_t quarantined_ = 0;
+  std::uint64_t next_partial_ = 0;
+
+  std::unordered_map<Digest, std::shared_ptr<Blob>> growing_;
+  // Blobs that somebody reads, and, of the rest, the files used last, to spare an open() per hit.
+  std::unordered_map<Digest, std::weak_ptr<Blob>> open_;
+  std::list<std::shared_ptr<Blob>> kept_open_;  // most recently used first
+
+  std::unordered_map<Digest, std::list<ManifestPtr>::iterator> manifests_;
+  std::list<ManifestPtr> manifest_order_;  // most recently used first
+  std::uint64_t manifest_bytes_ = 0;
+};
+
+// Writes one blob: append() its bytes in order, then commit(). Destroying it before that discards
+// what was written and fails the readers.
+class BlobWriter {
+ public:
+  ~BlobWriter();
+  BlobWriter(const BlobWriter&) = delete;
+  BlobWriter& operator=(const BlobWriter&) = delete;
+
+  const std::shared_ptr<Blob>& blob() const { return blob_; }
+  std::uint64_t written_bytes() const { return written_; }
+
+  // Writes, hashes and lets readers have all but the last byte. Throws Failure: storage_*, or
+  // upstream_nonsense if there are more bytes than the blob has.
+  asio::awaitable<void> append(std::span<const char> bytes);
+
+  // No more bytes. If they are the blob, readers get the end at once, and the file is made durable
+  // and stored. Throws Failure: digest_invalid or upstream_nonsense (too short) if the bytes are
+  // wrong; storage_* if they are right, and the readers have them, but they could not be stored.
+  asio::awaitable<void> commit();
+
+  // Gives up for this reason, which the readers get.
+  void abandon(Error error);
+
+ private:
+  friend class Store;
+  BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::filesystem::path partial,
+             std::unique_ptr<Store::Reservation> reservation);
+  void discard();
+
+  Store& store_;
+  std::shared_ptr<Blob> blob_;
+  std::filesystem::path partial_;
+  std::unique_ptr<Store::Reservation> reservation_;
+  Hasher hasher_;
+  std::uint64_t written_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace staithe::cache

@@ -1,0 +1,271 @@
+#include "daemon/cli.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <cerrno>
+#include <chrono>
+#include <expected>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cache/escape.h"
+#include "daemon/cli_status.h"
+#include "daemon/control_client.h"
+#include "daemon/values.h"
+
+namespace staithe::daemon {
+namespace {
+
+namespace json = boost::json;
+using std::chrono::milliseconds;
+
+constexpr const char* kStatusTarget = "/v1/status";
+constexpr const char* kConfigTarget = "/v1/config";
+constexpr const char* kSystemSocket = "/run/staithe/control.sock";
+constexpr milliseconds kWatchInterval{1000};
+constexpr milliseconds kWatchPatience{3000};
+constexpr milliseconds kVersionPatience{2000};
+
+int report(const CliContext& context, const ControlError& error) {
+  context.err << "staithe: " << error.message << "\n";
+  return error.unreachable ? kExitUnreachable : kExitFailed;
+}
+
+void print_json(const CliContext& context, const json::value& value) {
+  context.out << without_controls(json::serialize(value)) << "\n" << std::flush;
+}
+
+int finish(const CliContext& context) {
+  context.out << std::flush;
+  return context.out ? kExitOk : kExitFailed;
+}
+
+// SIGINT and SIGTERM as something to wait for, as long as it lives.
+class Interrupt {
+ public:
+  Interrupt() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, &before_);
+    fd_ = signalfd(-1, &signals_, SFD_CLOEXEC | SFD_NONBLOCK);
+  }
+  ~Interrupt() {
+    // Take the signal that ended the wait, so that unblocking does not deliver it after all.
+    signalfd_siginfo taken;
+    while (read(fd_, &taken, sizeof taken) > 0) {
+    }
+    close(fd_);
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  // True if the user wants an end, at the latest after `timeout`.
+  bool wait(milliseconds timeout) const {
+    pollfd waiting{.fd = fd_, .events = POLLIN, .revents = 0};
+    return poll(&waiting, 1, static_cast<int>(timeout.count())) > 0;
+  }
+
+ private:
+  sigset_t signals_{};
+  sigset_t before_{};
+  int fd_ = -1;
+};
+
+// The second screen of a terminal without its cursor, given back at the end.
+class FullScreen {
+ public:
+  explicit FullScreen(std::ostream& out) : out_(out) { out_ << "\x1b[?1049h\x1b[?25l"; }
+  ~FullScreen() { out_ << "\x1b[?25h\x1b[?1049l" << std::flush; }
+  FullScreen(const FullScreen&) = delete;
+  FullScreen& operator=(const FullScreen&) = delete;
+
+  // Over the last picture, so that it does not flicker; what does not fit below is cut.
+  void draw(std::string_view text, std::size_t rows) {
+    std::string picture = "\x1b[H";
+    for (std::size_t row = 0; !text.empty() && (rows == 0 || row + 1 < rows); ++row) {
+      const std::size_t end = std::min(text.find('\n'), text.size());
+      picture += std::string(text.substr(0, end)) + "\x1b[K\r\n";
+      text.remove_prefix(std::min(end + 1, text.size()));
+    }
+    out_ << picture << "\x1b[J" << std::flush;
+  }
+
+ private:
+  std::ostream& out_;
+};
+
+int show_status(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
+  const auto status = control_get(socket, kStatusTarget);
+  if (!status) return report(context, status.error());
+  if (as_json) {
+    print_json(context, *status);
+  } else {
+    context.out << render_status(*status, context.terminal.style);
+  }
+  return finish(context);
+}
+
+int watch_status(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
+  const Interrupt interrupt;
+  // A daemon that is not there at the beginning is a mistake; one that goes away is watched for.
+  auto status = control_get(socket, kStatusTarget, kWatchPatience);
+  if (!status) return report(context, status.error());
+  std::optional<FullScreen> screen;
+  if (context.terminal.is_terminal && !as_json) screen.emplace(context.out);
+  bool first = true;
+  while (context.out) {
+    if (!first) status = control_get(socket, kStatusTarget, kWatchPatience);
+    if (as_json) {
+      if (status) {
+        print_json(context, *status);
+      } else {
+        context.err << "staithe: " << status.error().message << "\n";
+      }
+    } else {
+      // The window may have another size by now.
+      const Terminal terminal = screen ? Terminal::of_stdout() : context.terminal;
+      const std::string text =
+          status ? render_status(*status, terminal.style)
+                 : paragraph({status.error().message, Tone::bad}, 0, terminal.style);
+      if (screen) {
+        screen->draw(text, terminal.rows);
+      } else {
+        context.out << (first ? "" : "\n") << text << std::flush;
+      }
+    }
+    first = false;
+    if (interrupt.wait(kWatchInterval)) return kExitOk;
+  }
+  return kExitFailed;
+}
+
+int show_config(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
+  const auto answer = control_get(socket, kConfigTarget);
+  if (!answer) return report(context, answer.error());
+  const json::object* object = answer->if_object();
+  const json::value* part = object ? object->if_contains(as_json ? "json" : "toml") : nullptr;
+  if (!part || (!as_json && !part->is_string())) {
+    return report(context, {false,
+                            "staithed's answer has no configuration in it: staithe and "
+                            "staithed are of different versions"});
+  }
+  if (as_json) {
+    print_json(context, *part);
+  } else {
+    context.out << without_controls(part->get_string());
+  }
+  return finish(context);
+}
+
+// Works without a daemon; with one, says its version too.
+int show_version(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
+  const auto status = control_get(socket, kStatusTarget, kVersionPatience);
+  const json::object* object = status ? status->if_object() : nullptr;
+  const json::value* version = object ? object->if_contains("version") : nullptr;
+  const bool known = version && version->is_string();
+  if (as_json) {
+    print_json(context, json::object{{"staithe", STAITHE_VERSION},
+                                     {"staithed", known ? *version : json::value(nullptr)}});
+  } else {
+    context.out << "staithe " STAITHE_VERSION "\n"
+                << "staithed "
+                << (known ? printable(version->get_string(), 80) : std::string("not reachable"))
+                << "\n";
+  }
+  return finish(context);
+}
+
+// One line of CLI11's message, which may hold the user's text.
+std::string one_line(std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  return printable(text, 300);
+}
+
+std::string unexpected_argument(const CLI::App& app, const CLI::ExtrasError& error) {
+  const std::vector<std::string> extras = app.remaining(true);
+  if (!app.get_subcommands().empty() || extras.empty() || extras.front().starts_with('-')) {
+    return one_line(error.what());
+  }
+  std::string what = "there is no command " + shown(extras.front());
+  std::vector<std::string_view> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  if (const std::string_view near = nearest(extras.front(), known); !near.empty()) {
+    what += "; did you mean \"" + std::string(near) + "\"?";
+  }
+  return what;
+}
+
+}  // namespace
+
+std::filesystem::path control_socket_of(const Environment& environment) {
+  if (const auto given = environment.get("STAITHE_SOCKET"); !given.empty()) return given;
+  const std::filesystem::path own = default_control_socket(environment);
+  std::error_code ignored;
+  if (!std::filesystem::exists(own, ignored) && std::filesystem::exists(kSystemSocket, ignored)) {
+    return kSystemSocket;
+  }
+  return own;
+}
+
+int run_cli(int argc, const char* const* argv, const CliContext& context) {
+  CLI::App app("Shows what staithed, the registry cache of this machine, is doing.", "staithe");
+  app.set_version_flag("--version", "staithe " STAITHE_VERSION, "Print the version and exit");
+  app.require_subcommand(0, 1);
+  app.fallthrough();  // --socket may stand before or after the command
+  app.footer(
+      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 staithed is not reachable.\n"
+      "The socket: --socket, else $STAITHE_SOCKET, else /run/staithe/control.sock for root and\n"
+      "$XDG_RUNTIME_DIR/staithe/control.sock for others.");
+  std::string socket_option;
+  app.add_option("--socket", socket_option, "staithed's control socket")->type_name("PATH");
+
+  bool as_json = false;
+  bool watch = false;
+  const auto add_command = [&](const char* name, const char* what) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->add_flag("--json", as_json, "JSON instead of text");
+    return command;
+  };
+  CLI::App* status = add_command("status", "Cache, traffic, registries and running downloads");
+  status->add_flag("--watch", watch, "Again every second, until interrupted");
+  CLI::App* config = add_command("config", "The configuration that is in force");
+  CLI::App* version = add_command("version", "The versions of staithe and staithed");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    context.out << app.help();
+    return finish(context);
+  } catch (const CLI::CallForVersion& asked) {
+    context.out << asked.what() << "\n";
+    return finish(context);
+  } catch (const CLI::ExtrasError& error) {
+    context.err << "staithe: " << unexpected_argument(app, error) << " (see staithe --help)\n";
+    return kExitBadUsage;
+  } catch (const CLI::ParseError& error) {
+    context.err << "staithe: " << one_line(error.what()) << " (see staithe --help)\n";
+    return kExitBadUsage;
+  }
+  const std::filesystem::path socket = socket_option.empty()
+                                           ? control_socket_of(context.environment)
+                                           : std::filesystem::path(socket_option);
+  if (status->parsed()) {
+    return watch ? watch_status(context, socket, as_json) : show_status(context, socket, as_json);
+  }
+  if (config->parsed()) return show_config(context, socket, as_json);
+  if (version->parsed()) return show_version(context, socket, as_json);
+  context.err << "staithe: a command is missing: status, config or version (see staithe --help)\n";
+  return kExitBadUsage;
+}
+
+}  // namespace staithe::daemon

@@ -1,0 +1,267 @@
+#include "daemon/cli_status.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <string_view>
+#include <vector>
+
+#include "cache/escape.h"
+
+namespace staithe::daemon {
+namespace {
+
+namespace json = boost::json;
+
+constexpr std::size_t kIndent = 2;
+constexpr std::size_t kMaxText = 300;
+constexpr std::size_t kMaxRegistries = 200;
+constexpr std::size_t kMaxFills = 30;
+constexpr std::size_t kMaxListen = 16;
+constexpr std::size_t kBarColumns = 26;
+constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
+
+// Reads JSON whose shape nobody has checked: absent and mistyped look alike.
+class Reader {
+ public:
+  explicit Reader(const json::value* value) : value_(value) {}
+
+  Reader operator[](std::string_view key) const {
+    const json::object* object = value_ ? value_->if_object() : nullptr;
+    return Reader(object ? object->if_contains(key) : nullptr);
+  }
+  std::vector<Reader> items(std::size_t most) const {
+    std::vector<Reader> result;
+    const json::array* array = value_ ? value_->if_array() : nullptr;
+    if (!array) return result;
+    for (const json::value& item : *array) {
+      if (result.size() == most) break;
+      result.emplace_back(&item);
+    }
+    return result;
+  }
+  std::size_t size() const {
+    const json::array* array = value_ ? value_->if_array() : nullptr;
+    return array ? array->size() : 0;
+  }
+  // Escaped; empty if it is not a text.
+  std::string text() const {
+    const json::string* text = value_ ? value_->if_string() : nullptr;
+    return text ? printable(*text, kMaxText) : std::string();
+  }
+  bool is_number() const { return value_ && value_->is_number(); }
+  double number() const { return is_number() ? value_->to_number<double>(ignored_) : 0; }
+  std::string count() const {
+    if (!is_number()) return "0";
+    char text[32];
+    std::snprintf(text, sizeof text, "%.0f", std::clamp(number(), 0.0, 1e15));
+    return text;
+  }
+
+ private:
+  const json::value* value_;
+  mutable boost::system::error_code ignored_;
+};
+
+std::string percent(double part, double whole) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f%%",
+                whole > 0 ? std::clamp(100 * part / whole, 0.0, 100.0) : 0.0);
+  return text;
+}
+
+Tone tone_of_state(std::string_view state) {
+  if (state == "ok" || state == "ready" || state == "read-write") return Tone::good;
+  if (state == "idle") return Tone::faint;
+  if (state == "unreachable" || state == "unauthorized" || state == "failed" || state == "off") {
+    return Tone::bad;
+  }
+  return Tone::caution;
+}
+
+Span heading(std::string text) { return {std::move(text), Tone::heading}; }
+
+// "3 evicted": a count that is only of interest when there is something to count.
+Span counted(const Reader& value, std::string_view what, Tone tone_if_any) {
+  return {value.count() + " " + std::string(what), value.number() > 0 ? tone_if_any : Tone::plain};
+}
+
+std::string render_daemon(const Reader& status, const Style& style) {
+  const std::string state = status["state"].text();
+  std::string version = status["version"].text();
+  if (!version.empty()) version = " " + version;
+  std::string text = flow({heading("staithed" + version),
+                           {state, tone_of_state(state)},
+                           {"pid " + status["pid"].count()},
+                           {"up " + show_seconds(status["uptime_seconds"].number())}},
+                          0, style);
+  std::vector<Span> listen{{"listens on"}};
+  for (const Reader& address : status["listen"].items(kMaxListen)) {
+    listen.push_back({address.text()});
+  }
+  if (listen.size() > 1) text += flow(listen, 0, style);
+  return text;
+}
+
+std::string render_cache(const Reader& cache, const Style& style) {
+  const std::string mode = cache["mode"].text();
+  const double bytes = cache["bytes"].number();
+  const double most = cache["max_bytes"].number();
+  std::string text =
+      flow({heading("CACHE"), {cache["directory"].text()}, {mode, tone_of_state(mode)}}, 0, style);
+  text += flow({{show_bytes(bytes) + " of " + show_bytes(most)},
+                {bar(most > 0 ? bytes / most : 0, kBarColumns, style)},
+                {percent(bytes, most)},
+                {show_bytes(cache["free_bytes"].number()) + " free on disk"}},
+               kIndent, style);
+  text += flow({{cache["blobs"].count() + " blobs"},
+                {cache["manifests"].count() + " manifests"},
+                counted(cache["evicted"], "evicted", Tone::plain),
+                counted(cache["quarantined"], "quarantined", Tone::caution)},
+               kIndent, style);
+  return text;
+}
+
+std::string render_traffic(const Reader& traffic, const Style& style) {
+  const double without_upstream =
+      traffic["hits"].number() + traffic["collapsed"].number() + traffic["stale"].number();
+  const double all = without_upstream + traffic["misses"].number();
+  const double served = traffic["bytes_served"].number();
+  const double fetched = traffic["bytes_fetched"].number();
+  std::string text = flow({heading("TRAFFIC")}, 0, style);
+  text += flow({{traffic["requests"].count() + " requests"},
+                {traffic["hits"].count() + " hits"},
+                {traffic["misses"].count() + " misses"},
+                {traffic["collapsed"].count() + " collapsed"},
+                counted(traffic["stale"], "stale", Tone::caution),
+                counted(traffic["errors"], "errors", Tone::bad)},
+               kIndent, style);
+  text += flow({{percent(without_upstream, all) + " hit ratio"},
+                {show_bytes(served) + " served"},
+                {show_bytes(fetched) + " fetched"},
+                {show_bytes(std::max(served - fetched, 0.0)) + " saved"}},
+               kIndent, style);
+  return text;
+}
+
+// Tokens of one kind together: how many, and when the first of them expires and is renewed.
+std::string describe_tokens(const Reader& tokens) {
+  struct Kind {
+    std::size_t count = 0;
+    double expires = 0;
+    double renews = 0;
+  };
+  constexpr std::size_t kMaxTokens = 10'000;
+  std::map<std::string, Kind> kinds;
+  std::vector<std::string> order;
+  for (const Reader& token : tokens.items(kMaxTokens)) {
+    const std::string name = token["kind"].text();
+    const double expires = token["expires_in_seconds"].number();
+    const double renews = token["renews_in_seconds"].number();
+    Kind& kind = kinds[name];
+    if (kind.count++ == 0) {
+      order.push_back(name);
+      kind.expires = expires;
+      kind.renews = renews;
+    }
+    kind.expires = std::min(kind.expires, expires);
+    kind.renews = std::min(kind.renews, renews);
+  }
+  std::string text;
+  for (const std::string& name : order) {
+    const Kind& kind = kinds[name];
+    text += text.empty() ? "tokens: " : "; ";
+    if (kind.count > 1) text += std::to_string(kind.count) + " ";
+    text += name + " valid for " + show_seconds(kind.expires) + ", renewed in " +
+            show_seconds(kind.renews);
+  }
+  return text;
+}
+
+std::string render_registries(const Reader& registries, const Style& style) {
+  std::string text = flow({heading("REGISTRIES")}, 0, style);
+  std::vector<Row> rows{{{{"NAME", Tone::faint},
+                          {"UPSTREAM", Tone::faint},
+                          {"IDENTITY", Tone::faint},
+                          {"STATE", Tone::faint}},
+                         {}}};
+  for (const Reader& registry : registries.items(kMaxRegistries)) {
+    std::string upstream;
+    for (const Reader& url : registry["upstream"].items(8)) {
+      upstream += (upstream.empty() ? "" : ", ") + url.text();
+    }
+    std::string identity = registry["identity"].text();
+    const std::string kind = registry["identity_kind"].text();
+    if (identity.empty()) {
+      identity = kind.empty() ? "anonymous" : kind;
+    } else if (!kind.empty()) {
+      identity += " (" + kind + ")";
+    }
+    const std::string state = registry["state"].text();
+    std::string shown_state = state;
+    if (registry["paused_seconds"].number() > 0) {
+      shown_state += " for " + show_seconds(registry["paused_seconds"].number());
+    }
+    Row row{{{registry["name"].text()},
+             {upstream.empty() ? "-" : upstream},
+             {identity},
+             {shown_state, tone_of_state(state)}},
+            {}};
+    if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
+      row.notes.push_back({tokens, Tone::faint});
+    }
+    if (const std::string error = registry["last_error"].text(); !error.empty()) {
+      row.notes.push_back({"last error: " + error, state == "ok" ? Tone::faint : Tone::bad});
+    }
+    rows.push_back(std::move(row));
+  }
+  if (rows.size() == 1) return text + flow({{"none asked for yet", Tone::faint}}, kIndent, style);
+  text += table(rows, kIndent, style);
+  if (registries.size() > kMaxRegistries) {
+    text += flow({{"and " + std::to_string(registries.size() - kMaxRegistries) + " more"}}, kIndent,
+                 style);
+  }
+  return text;
+}
+
+std::string render_fills(const Reader& fills, const Style& style) {
+  if (fills.size() == 0) return {};
+  std::string text = flow({heading("FILLS")}, 0, style);
+  std::vector<Row> rows;
+  for (const Reader& fill : fills.items(kMaxFills)) {
+    const double bytes = fill["bytes"].number();
+    const double total = fill["total"].number();
+    const std::string registry = fill["registry"].text();
+    const std::string readers = fill["readers"].count();
+    rows.push_back({{{fill["digest"].text().substr(0, kShortDigest), Tone::faint},
+                     {registry + (registry.empty() ? "" : "/") + fill["repository"].text()},
+                     {bar(total > 0 ? bytes / total : 0, 12, style)},
+                     {total > 0 ? percent(bytes, total) : "?"},
+                     {show_bytes(bytes) + (total > 0 ? " of " + show_bytes(total) : "")},
+                     {readers + (readers == "1" ? " reader" : " readers")}},
+                    {}});
+  }
+  text += table(rows, kIndent, style);
+  if (fills.size() > kMaxFills) {
+    text += flow({{"and " + std::to_string(fills.size() - kMaxFills) + " more"}}, kIndent, style);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string render_status(const json::value& value, const Style& style) {
+  const Reader status(&value);
+  std::string text = render_daemon(status, style);
+  for (const std::string& section :
+       {render_cache(status["cache"], style), render_traffic(status["traffic"], style),
+        render_registries(status["registries"], style), render_fills(status["fills"], style)}) {
+    if (!section.empty()) text += "\n" + section;
+  }
+  return text;
+}
+
+}  // namespace staithe::daemon

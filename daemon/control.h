@@ -1,0 +1,51 @@
+// The operators' door: HTTP/1.1 with JSON over the control socket (interface.md section 4).
+//
+// Never answers with a token, a secret or a signed URL, in any form. Lives on the loop.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "cache/clock.h"
+#include "cache/store.h"
+#include "daemon/options.h"
+#include "proxy/connection.h"
+#include "proxy/fills.h"
+#include "proxy/proxy.h"
+#include "proxy/registries.h"
+
+namespace staithe::daemon {
+
+class Control final : public proxy::Handler {
+ public:
+  // What it tells about; all outlive it.
+  struct Sources {
+    const Config& config;
+    const Clock& clock;
+    const cache::Store& store;
+    const proxy::Proxy& proxy;
+    const proxy::Registries& registries;
+    const proxy::Fills& fills;
+  };
+  explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}
+
+  enum class State { starting, ready, draining };
+  void set_state(State state) { state_ = state; }
+  void set_addresses(std::vector<std::string> addresses) { addresses_ = std::move(addresses); }
+
+  asio::awaitable<void> handle(proxy::Exchange& exchange) override;
+  void handled(const proxy::Exchange& exchange, std::chrono::microseconds took,
+               const Error* failure) override;
+
+  boost::json::object status() const;
+
+ private:
+  Sources sources_;
+  Instant started_;
+  State state_ = State::starting;
+  std::vector<std::string> addresses_;
+};
+
+}  // namespace staithe::daemon

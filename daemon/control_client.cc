@@ -1,0 +1,194 @@
+#include "daemon/control_client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/message.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <boost/json/parse.hpp>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "cache/error.h"
+#include "cache/escape.h"
+
+namespace staithe::daemon {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+namespace json = boost::json;
+using std::chrono::steady_clock;
+
+constexpr std::size_t kMaxHeaderBytes = 16 << 10;
+
+// A connected socket as Beast wants one to read from; everything on it ends at one deadline.
+class Connection {
+ public:
+  Connection(int fd, steady_clock::time_point deadline) : fd_(fd), deadline_(deadline) {}
+  ~Connection() { close(fd_); }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  template <class MutableBuffers>
+  std::size_t read_some(const MutableBuffers& buffers, beast::error_code& error) {
+    const asio::mutable_buffer buffer = *asio::buffer_sequence_begin(buffers);
+    const std::size_t count = transfer(
+        POLLIN, error, [&] { return recv(fd_, buffer.data(), buffer.size(), MSG_DONTWAIT); });
+    if (!error && count == 0 && buffer.size() > 0) error = asio::error::eof;
+    return count;
+  }
+  // Throws nothing and says nothing: a peer that has hung up may still have answered before.
+  void write(std::string_view text) {
+    beast::error_code error;
+    while (!text.empty() && !error) {
+      text.remove_prefix(transfer(POLLOUT, error, [&] {
+        return send(fd_, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      }));
+    }
+  }
+  // Beast's concept of a stream wants this one too.
+  template <class MutableBuffers>
+  std::size_t read_some(const MutableBuffers& buffers) {
+    beast::error_code error;
+    const std::size_t count = read_some(buffers, error);
+    if (error) throw beast::system_error(error);
+    return count;
+  }
+
+ private:
+  std::size_t transfer(short events, beast::error_code& error, auto system_call) {
+    error = {};
+    for (;;) {
+      const ssize_t count = system_call();
+      if (count >= 0) return static_cast<std::size_t>(count);
+      if (errno == EAGAIN) {
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(deadline_ - steady_clock::now());
+        pollfd waiting{.fd = fd_, .events = events, .revents = 0};
+        if (left.count() > 0 && poll(&waiting, 1, static_cast<int>(left.count())) != 0) continue;
+        errno = ETIMEDOUT;
+      }
+      if (errno == EINTR) continue;
+      error = beast::error_code(errno, beast::system_category());
+      return 0;
+    }
+  }
+
+  int fd_;
+  steady_clock::time_point deadline_;
+};
+
+ControlError unreachable(std::string message) { return {true, std::move(message)}; }
+
+std::string where(const std::filesystem::path& socket) { return printable(socket.native(), 200); }
+
+ControlError cannot_connect(const std::filesystem::path& socket, int error) {
+  switch (error) {
+    case ENOENT:
+      return unreachable("staithed does not listen on " + where(socket) +
+                         ": start it (systemctl start staithed), or name its socket with --socket "
+                         "or $STAITHE_SOCKET");
+    case ECONNREFUSED:
+      return unreachable("nobody listens on " + where(socket) +
+                         " any more: start staithed again (systemctl restart staithed)");
+    case EACCES:
+      return unreachable("this user may not use " + where(socket) +
+                         ": run the command as root or as the user that staithed runs as");
+    case EAGAIN:
+      return unreachable("staithed does not take connections on " + where(socket) +
+                         ": it is overloaded or stuck (journalctl -u staithed)");
+    default:
+      return unreachable("cannot connect to " + where(socket) + " (" + describe_errno(error) +
+                         "): name staithed's socket with --socket or $STAITHE_SOCKET");
+  }
+}
+
+// The message of a failure: {"error":"..."}, {"message":"..."} or {"errors":[{"message":"..."}]}.
+std::string message_of(const std::string& body) {
+  boost::system::error_code error;
+  const json::value value = json::parse(body, error);
+  if (error || !value.is_object()) return {};
+  const json::object* object = &value.get_object();
+  if (const auto* errors = object->if_contains("errors"); errors && errors->is_array() &&
+                                                          !errors->get_array().empty() &&
+                                                          errors->get_array().front().is_object()) {
+    object = &errors->get_array().front().get_object();
+  }
+  for (const char* key : {"error", "message"}) {
+    if (const auto* text = object->if_contains(key); text && text->is_string()) {
+      return printable(text->get_string(), 1000);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+std::expected<json::value, ControlError> control_get(const std::filesystem::path& socket,
+                                                     std::string_view target,
+                                                     std::chrono::milliseconds timeout) {
+  const auto deadline = steady_clock::now() + timeout;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string& path = socket.native();
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return std::unexpected(
+        unreachable("\"" + where(socket) + "\" cannot be a socket's path: it has 1 to 107 bytes"));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return std::unexpected(cannot_connect(socket, errno));
+  Connection connection(fd, deadline);
+  // On a Unix socket connect() is done at once; a full backlog is EAGAIN.
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return std::unexpected(cannot_connect(socket, errno));
+  }
+
+  connection.write("GET " + std::string(target) +
+                   " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: staithe/" STAITHE_VERSION
+                   "\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+
+  beast::error_code error;
+  http::response_parser<http::string_body> parser;
+  parser.header_limit(kMaxHeaderBytes);
+  parser.body_limit(kMaxControlAnswerBytes);
+  beast::flat_buffer buffer;
+  http::read(connection, buffer, parser, error);
+  if (error == boost::system::errc::timed_out) {
+    return std::unexpected(
+        unreachable("staithed took the connection on " + where(socket) +
+                    " and does not answer: it is overloaded or stuck (journalctl -u staithed)"));
+  }
+  if (error) {
+    return std::unexpected(
+        unreachable("what listens on " + where(socket) + " does not answer as staithed does (" +
+                    printable(error.message()) + "): check --socket and $STAITHE_SOCKET"));
+  }
+  const auto& response = parser.get();
+  if (response.result() != http::status::ok) {
+    std::string message = message_of(response.body());
+    if (message.empty()) message = "staithed answered " + std::to_string(response.result_int());
+    return std::unexpected(ControlError{false, std::move(message)});
+  }
+  boost::system::error_code bad_json;
+  json::value value = json::parse(response.body(), bad_json);
+  if (bad_json) {
+    return std::unexpected(
+        unreachable("what listens on " + where(socket) +
+                    " answers with something that is not JSON: check --socket and "
+                    "$STAITHE_SOCKET"));
+  }
+  return value;
+}
+
+}  // namespace staithe::daemon

@@ -1,0 +1,206 @@
+#include "daemon/service.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cerrno>
+
+#include "cache/log.h"
+#include "cache/offload.h"
+
+namespace staithe::daemon {
+
+namespace {
+
+// The group of the socket may ask; who may do more is checked per request.
+constexpr unsigned control_mode = 0660;
+// Clients of all users connect to the registry socket; who they are is asked from the kernel.
+constexpr unsigned registry_mode = 0666;
+constexpr std::size_t control_connections = 100;
+constexpr std::size_t control_body_bytes = 64 * 1024;
+
+void report_store(std::string_view event, std::string_view sentence) {
+  log::warn("cache", {{"what", event}, {"detail", sentence}});
+}
+
+void report_task(std::string_view name, std::string_view sentence) {
+  log::warn("background task failed", {{"task", name}, {"error", sentence}});
+}
+
+// The directory of a Unix socket must be ours or root's: whoever owns it can replace the socket.
+void prepare_socket_directory(const std::filesystem::path& directory) {
+  const mode_t mode = ::geteuid() == 0 ? 0755 : 0700;
+  ::mkdir(directory.c_str(), mode);
+  struct stat status{};
+  if (::stat(directory.c_str(), &status) != 0)
+    throw Failure(Errc::config, "the directory " + directory.string() +
+                                    " of the socket cannot be used: " + describe_errno(errno) +
+                                    "; create it or set listen.control");
+  if (status.st_uid != ::geteuid() && status.st_uid != 0)
+    throw Failure(Errc::config, "the directory " + directory.string() +
+                                    " of the socket belongs to uid " +
+                                    std::to_string(status.st_uid) +
+                                    ", who could replace the socket: choose another");
+}
+
+}  // namespace
+
+Service::Service(asio::io_context& context, Config config)
+    : loop_(context.get_executor()),
+      config_(std::move(config)),
+      tasks_(loop_, report_task),
+      store_(loop_, config_.cache, disk_, clock_, report_store),
+      http_(loop_),
+      identities_(config_.proxy.azure, {.http = http_,
+                                        .clock = clock_,
+                                        .tasks = tasks_,
+                                        .random = random_,
+                                        .limits = http_limits()}),
+      registries_(
+          config_.proxy,
+          [this](const std::string& name, const proxy::RegistrySettings& settings,
+                 const std::string& identity) { return make_upstream(name, settings, identity); }),
+      fills_(loop_, store_, clock_),
+      proxy_(loop_, registries_, store_, fills_, tasks_),
+      control_({.config = config_,
+                .clock = clock_,
+                .store = store_,
+                .proxy = proxy_,
+                .registries = registries_,
+                .fills = fills_}),
+      registry_server_(loop_,
+                       {.connections = config_.proxy.limits.connections,
+                        .connection = {.header_timeout = config_.proxy.limits.header_timeout,
+                                       .idle_timeout = config_.proxy.limits.idle_timeout}},
+                       proxy_, store_.disk_pool()),
+      control_server_(
+          loop_,
+          {.connections = control_connections, .connection = {.body_bytes = control_body_bytes}},
+          control_, store_.disk_pool()),
+      stop_asked_(loop_) {}
+
+Service::~Service() = default;
+
+proxy::HttpLimits Service::http_limits() const {
+  return {.connect = config_.proxy.limits.upstream_connect,
+          .first_byte = config_.proxy.limits.upstream_first_byte,
+          .stall = config_.proxy.limits.upstream_stall};
+}
+
+std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
+                                                        const proxy::RegistrySettings& settings,
+                                                        const std::string& identity) {
+  const std::string text =
+      settings.upstream.empty() ? "https://" + name : settings.upstream.front();
+  // Docker Hub's registry has another host than its name.
+  proxy::Url base = value_or_throw(
+      proxy::Url::parse(text == "https://docker.io" ? "https://registry-1.docker.io" : text));
+  const auto kind = config_.proxy.identities.find(identity);
+  auto authorizer = identities_.make_authorizer(
+      base.origin(), settings.ca_file,
+      kind == config_.proxy.identities.end() ? proxy::IdentitySettings() : kind->second);
+  proxy::RedirectPolicy redirects{.registry = base.origin(),
+                                  .data_hosts = settings.data_hosts,
+                                  .acr_suffixes = config_.proxy.azure.acr_suffixes};
+  return std::make_unique<proxy::Upstream>(
+      loop_,
+      proxy::Upstream::Settings{.base = std::move(base),
+                                .prefix = settings.prefix,
+                                .ca_file = settings.ca_file,
+                                .redirects = std::move(redirects),
+                                .max_connections = settings.max_connections,
+                                .limits = http_limits()},
+      std::move(authorizer), http_, clock_);
+}
+
+void Service::listen() {
+  const PassedSockets passed = passed_sockets();
+  for (const int fd : passed.registry) registry_server_.adopt(fd);
+  for (const int fd : passed.control) control_server_.adopt(fd);
+  // Sockets that the service manager holds stand for those of the configuration.
+  if (passed.registry.empty()) {
+    for (const std::string& text : config_.proxy.listen)
+      registry_server_.listen(value_or_throw(proxy::ListenAddress::parse(text)), registry_mode);
+  }
+  if (passed.control.empty()) {
+    prepare_socket_directory(config_.control_socket.parent_path());
+    control_server_.listen(
+        value_or_throw(proxy::ListenAddress::parse("unix:" + config_.control_socket.string())),
+        control_mode);
+  }
+  proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  control_.set_addresses(registry_server_.addresses());
+}
+
+asio::awaitable<void> Service::run() {
+  std::exception_ptr failed;
+  try {
+    co_await store_.open();
+    listen();
+    registry_server_.start();
+    control_server_.start();
+    proxy_.set_ready(true);
+    control_.set_state(Control::State::ready);
+    for (const std::string& address : registry_server_.addresses())
+      log::info("serving", {{"address", address}});
+    notify("READY=1\nSTATUS=serving");
+    if (const auto interval = watchdog_interval())
+      tasks_.spawn("watchdog", feed_watchdog(*interval));
+    while (!stopping_) co_await stop_asked_.wait();
+    co_await drain();
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  co_await close();
+  if (failed) std::rethrow_exception(failed);
+}
+
+void Service::stop() {
+  stopping_ = true;
+  stop_asked_.notify_all();
+}
+
+void Service::reload(const std::expected<Config, Faults>& config) {
+  if (!config) {
+    for (const Fault& fault : config.error())
+      log::error("configuration not reloaded", {{"fault", fault.to_string()}});
+    return;
+  }
+  log::set_level(config->log.level);
+  Config unchanged = *config;
+  unchanged.log.level = config_.log.level;
+  log::info("configuration reloaded", {{"restart_needed", to_toml(unchanged) != to_toml(config_)}});
+}
+
+asio::awaitable<void> Service::drain() {
+  using namespace asio::experimental::awaitable_operators;
+  notify("STOPPING=1\nSTATUS=draining");
+  log::info("draining", {{"connections", registry_server_.connections()}});
+  proxy_.set_ready(false);
+  control_.set_state(Control::State::draining);
+  registry_server_.drain();
+  asio::steady_timer timer(loop_, config_.drain_timeout);
+  co_await (registry_server_.drained() || timer.async_wait(asio::use_awaitable));
+}
+
+asio::awaitable<void> Service::close() {
+  co_await registry_server_.stop();
+  co_await control_server_.stop();
+  co_await fills_.stop();
+  tasks_.cancel();
+  co_await tasks_.join();
+  co_await store_.close();
+}
+
+asio::awaitable<void> Service::feed_watchdog(std::chrono::microseconds interval) {
+  // A sign of life is work done: the loop came round, and the disk pool took a task.
+  for (;;) {
+    co_await clock_.sleep_for(interval);
+    co_await offload(store_.disk_pool(), [] {});
+    notify("WATCHDOG=1");
+  }
+}
+
+}  // namespace staithe::daemon

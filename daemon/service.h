@@ -1,0 +1,78 @@
+// The daemon's parts, put together, and their life from start to end.
+//
+//   open    the cache directory, then the sockets; a failure here ends the start with a sentence
+//   serve   until asked to stop
+//   drain   no new connections; those that are being answered go on, at most drain_timeout
+//   close   what is left is cut, fills are given up, the index is written
+//
+// Lives on the loop of the io_context it is given; run() returns when all has ended.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/clock.h"
+#include "cache/event.h"
+#include "cache/random.h"
+#include "cache/store.h"
+#include "cache/task_group.h"
+#include "daemon/control.h"
+#include "daemon/options.h"
+#include "daemon/systemd.h"
+#include "proxy/auth/identities.h"
+#include "proxy/curl_loop.h"
+#include "proxy/fills.h"
+#include "proxy/proxy.h"
+#include "proxy/registries.h"
+#include "proxy/server.h"
+
+namespace staithe::daemon {
+
+class Service {
+ public:
+  // `reload` re-reads the configuration and says in a sentence what came of it.
+  Service(asio::io_context& context, Config config);
+  ~Service();
+
+  // Throws Failure: in_use (the cache directory), config (an address), storage_failed.
+  asio::awaitable<void> run();
+
+  // Asks run() to drain and return.
+  void stop();
+  // Applies what can change while running; the rest is named in the log.
+  void reload(const std::expected<Config, Faults>& config);
+
+ private:
+  void listen();
+  asio::awaitable<void> drain();
+  asio::awaitable<void> close();
+  asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
+  std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
+                                                 const proxy::RegistrySettings& settings,
+                                                 const std::string& identity);
+  proxy::HttpLimits http_limits() const;
+
+  asio::any_io_executor loop_;
+  const Config config_;
+  SystemClock clock_;
+  SystemRandom random_;
+  cache::PosixDisk disk_;
+  TaskGroup tasks_;
+  cache::Store store_;
+  proxy::CurlLoop http_;
+  proxy::auth::Identities identities_;
+  proxy::Registries registries_;
+  proxy::Fills fills_;
+  proxy::Proxy proxy_;
+  Control control_;
+  proxy::Server registry_server_;
+  proxy::Server control_server_;
+  bool stopping_ = false;
+  Event stop_asked_;
+};
+
+}  // namespace staithe::daemon

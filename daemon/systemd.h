@@ -1,0 +1,29 @@
+// What a systemd notify service says to its manager and takes from it. Without systemd
+// ($NOTIFY_SOCKET, $LISTEN_FDS, $WATCHDOG_USEC unset) every call does nothing.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace staithe::daemon {
+
+// sd_notify(3): "READY=1", "STOPPING=1", "STATUS=...".
+void notify(std::string_view state);
+
+// How often the watchdog wants a sign of life, halved as sd_watchdog_enabled(3) asks; nullopt:
+// never.
+std::optional<std::chrono::microseconds> watchdog_interval();
+
+// Listening sockets passed by socket activation. The caller owns the descriptors. A socket whose
+// FileDescriptorName is "control" is the control socket, all others serve the registry.
+struct PassedSockets {
+  std::vector<int> registry;
+  std::vector<int> control;
+};
+PassedSockets passed_sockets();
+
+}  // namespace staithe::daemon

@@ -1,0 +1,20 @@
+// What the credentials' code needs from its surroundings, all of it handed in.
+#pragma once
+
+#include "cache/clock.h"
+#include "cache/random.h"
+#include "cache/task_group.h"
+#include "proxy/http.h"
+
+namespace staithe::proxy::auth {
+
+// Outlives every object that is given one, and every task of the group; copied freely.
+struct Environment {
+  HttpClient& http;
+  Clock& clock;
+  TaskGroup& tasks;  // renewals and fetches run here; cancel and join it at the end
+  Random& random;
+  HttpLimits limits;
+};
+
+}  // namespace staithe::proxy::auth

@@ -1,0 +1,166 @@
+#include "proxy/auth/managed_identity.h"
+
+#include <algorithm>
+#include <boost/asio/this_coro.hpp>
+#include <cassert>
+
+#include "cache/escape.h"
+#include "proxy/auth/json.h"
+
+namespace staithe::proxy::auth {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::string_view path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=";
+
+// The service is one hop away, in the host of the VM; who does not connect at once never will.
+constexpr std::chrono::milliseconds connect_limit{2'000};
+
+constexpr int most_tries = 5;
+constexpr int most_tries_unanswered = 3;
+constexpr std::chrono::seconds gone_limit{70};   // how long 410 may last
+constexpr std::chrono::seconds longest_wait{60};  // between two tries, whatever is asked for
+
+// Before the second, third, ... try: at 2, 6, 14, 30 s, and every 16 s from then on.
+std::chrono::seconds wait_before(int tries) { return 1s * (1 << std::min(tries, 4)); }
+
+// Whose token is asked for, in words.
+std::string in_words(const IdentitySettings& identity) {
+  if (!identity.client_id.empty()) return "the identity with client id " + identity.client_id;
+  if (!identity.object_id.empty()) return "the identity with object id " + identity.object_id;
+  if (!identity.resource_id.empty()) return "the identity " + identity.resource_id;
+  return "this machine's identity";
+}
+
+std::string selector(const IdentitySettings& identity) {
+  if (!identity.client_id.empty()) return "&client_id=" + percent_encode(identity.client_id);
+  if (!identity.object_id.empty()) return "&object_id=" + percent_encode(identity.object_id);
+  if (!identity.resource_id.empty()) return "&msi_res_id=" + percent_encode(identity.resource_id);
+  return {};
+}
+
+// Something else than the metadata service has its address (Docker Desktop's proxy, for one).
+bool is_another_program(const Answer& answer) {
+  if (answer.status == 403) return answer.body.reveal().contains("unreachable");
+  return answer.status == 200 ? !parse_json_object(answer.body.reveal()) : answer.status < 400;
+}
+
+bool is_passing(int status) { return status == 404 || status == 429 || status >= 500; }
+
+}  // namespace
+
+asio::awaitable<Answer> MetadataService::ask(std::string target, std::string step) {
+  if (!freed_) freed_.emplace(co_await asio::this_coro::executor);
+  while (busy_) co_await freed_->wait();
+  struct Turn {
+    explicit Turn(MetadataService& of) : service(of) { service.busy_ = true; }
+    ~Turn() {
+      service.busy_ = false;
+      service.freed_->notify_all();
+    }
+    MetadataService& service;
+  } turn(*this);
+  HttpRequest request;
+  request.url = endpoint_.with_target(std::move(target));
+  request.headers.add("Metadata", "true");
+  request.limits = environment_.limits;
+  request.limits.connect = std::min(request.limits.connect, connect_limit);
+  co_return co_await auth::ask(environment_, std::move(request), std::move(step));
+}
+
+ManagedIdentitySource::ManagedIdentitySource(Environment environment,
+                                             std::shared_ptr<MetadataService> service,
+                                             std::string audience, const IdentitySettings& identity)
+    : environment_(environment),
+      service_(std::move(service)),
+      audience_(std::move(audience)),
+      client_id_(identity.client_id),
+      target_(std::string(path) + percent_encode(audience_) + selector(identity)) {
+  step_ = "getting an Entra token for " + printable(in_words(identity)) +
+          " from the metadata service at " + service_->endpoint().origin().to_string();
+  remedy_ = selector(identity).empty()
+                ? "Switch the VM's system-assigned identity on (az vm identity assign), or name one "
+                  "of its user-assigned identities by client_id; it needs the role AcrPull"
+                : "Assign this identity to the VM (az vm identity assign --identities) and give it "
+                  "the role AcrPull, or correct the id in [identity]";
+}
+
+asio::awaitable<Token> ManagedIdentitySource::fetch() {
+  std::optional<Instant> gone_since;  // of the first 410
+  for (int tries = 1;; ++tries) {
+    std::optional<Answer> answer;
+    std::optional<Error> silence;
+    try {
+      answer.emplace(co_await service_->ask(target_, step_));
+    } catch (const Failure& failure) {
+      silence = failure.error();
+    }
+    std::chrono::nanoseconds wait = wait_before(tries);
+    if (silence) {
+      if (silence->code == Errc::upstream_nonsense)
+        throw Failure(silence->code, silence->detail + ". Another program answers there");
+      if (tries == most_tries_unanswered) {
+        throw Failure(silence->code,
+                      silence->detail +
+                          ". There is no metadata service here: is this an Azure VM, and may "
+                          "this process reach that address (firewall, network namespace)?");
+      }
+    } else if (is_another_program(*answer)) {
+      throw Failure(Errc::upstream_nonsense,
+                    step_ + ": " + describe(*answer) +
+                        ". Another program than the metadata service answers there");
+    } else if (answer->status == 200) {
+      Result<Token> token = read(*answer);
+      if (!token) throw Failure(token.error().code, step_ + ": " + token.error().detail);
+      co_return std::move(*token);
+    } else if (answer->status == 410) {
+      const Instant now = environment_.clock.now();
+      if (!gone_since) gone_since = now;
+      const std::chrono::nanoseconds left = *gone_since + gone_limit - now;
+      if (left <= 0s)
+        throw_refused(*answer, step_, "The metadata service has been updating for over a minute");
+      wait = std::min(wait, left);
+    } else if (is_passing(answer->status)) {
+      if (tries >= most_tries) throw_refused(*answer, step_, "The metadata service is not well");
+      wait = std::clamp<std::chrono::nanoseconds>(answer->retry_after().value_or(0s), wait,
+                                                  longest_wait);
+    } else {
+      throw Failure(Errc::unauthorized, step_ + ": " + describe(*answer) + ". " + remedy_);
+    }
+    co_await environment_.clock.sleep_for(wait);
+  }
+}
+
+Result<Token> ManagedIdentitySource::read(const Answer& answer) const {
+  const Result<json::value> parsed = parse_json_object(answer.body.reveal());
+  if (!parsed) return std::unexpected(parsed.error());
+  const json::object& object = parsed->get_object();
+  const auto text = text_field(object, "access_token");
+  const auto type = text_field(object, "token_type");
+  const auto client_id = text_field(object, "client_id");
+  for (const auto* field : {&text, &type, &client_id}) {
+    if (!*field) return std::unexpected(field->error());
+  }
+  const auto expires_in = number_field(object, "expires_in");
+  const auto expires_on = number_field(object, "expires_on");
+  const auto refresh_in = number_field(object, "refresh_in");
+  for (const auto* field : {&expires_in, &expires_on, &refresh_in}) {
+    if (!*field) return std::unexpected(field->error());
+  }
+  if (!is_token_text(*text))
+    return fail(Errc::upstream_nonsense, "the answer's 'access_token' is no token");
+  if (!type->empty() && !iequals(*type, "bearer"))
+    return fail(Errc::upstream_nonsense, "the answer's 'token_type' is not Bearer");
+  if (!client_id_.empty() && !client_id->empty() && !iequals(*client_id, client_id_)) {
+    return fail(Errc::upstream_nonsense, "the answer is for another identity, with client id " +
+                                             printable(*client_id, 60));
+  }
+  Result<Life> life = life_of(answer, *text, *expires_in, *expires_on);
+  if (!life) return std::unexpected(std::move(life.error()));
+  if (*refresh_in && **refresh_in > 0)
+    life->refresh_in = std::chrono::seconds(std::min<std::int64_t>(**refresh_in, 24 * 3600));
+  return Token{.secret = Secret(*text), .life = *life, .scope = audience_};
+}
+
+}  // namespace staithe::proxy::auth

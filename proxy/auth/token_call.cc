@@ -1,0 +1,220 @@
+#include "proxy/auth/token_call.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "cache/escape.h"
+#include "proxy/auth/json.h"
+#include "proxy/auth/jwt.h"
+#include "proxy/auth/source.h"
+
+namespace staithe::proxy::auth {
+namespace {
+
+constexpr std::size_t max_words_bytes = 300;  // of a server, in one of our sentences
+constexpr std::size_t max_text_in_words = 2000;
+// Identifiers that people need, GUIDs among them, are shorter than this; tokens are longer.
+constexpr std::size_t token_like_bytes = 40;
+
+bool is_token_like(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+         c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
+}
+
+// Without the secrets that were sent, and without anything else that may be one.
+std::string without_secrets(std::string text, const std::vector<std::string_view>& sent) {
+  constexpr std::string_view mark = "[hidden]";
+  for (const std::string_view secret : sent) {
+    if (secret.empty()) continue;
+    for (std::size_t at = text.find(secret); at != std::string::npos;
+         at = text.find(secret, at + mark.size()))
+      text.replace(at, secret.size(), mark);
+  }
+  std::string kept;
+  for (std::size_t at = 0; at < text.size();) {
+    const auto end = static_cast<std::size_t>(
+        std::ranges::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(),
+                                 is_token_like) -
+        text.begin());
+    if (end - at >= token_like_bytes) {
+      kept += mark;
+    } else {
+      kept += std::string_view(text).substr(at, end - at);
+    }
+    if (end < text.size()) kept += text[end];
+    at = end + 1;
+  }
+  return kept;
+}
+
+// Adds "; text" or "text", each part within its limit.
+void append_words(std::string& words, std::string_view text, std::string_view between) {
+  if (text.empty()) return;
+  if (!words.empty()) words += between;
+  words += text.substr(0, max_text_in_words);
+}
+
+// A text field of whatever type the server made it.
+std::string_view text_or_nothing(const json::object& object, std::string_view name) {
+  return text_field(object, name).value_or("");
+}
+
+// What the body says, as far as it is in one of the known shapes.
+std::string words_of(std::string_view body) {
+  std::string words;
+  const Result<json::value> parsed = parse_json_object(body);
+  if (!parsed) {
+    // Plain text is for people, as that of a firewall; pages are not.
+    const std::size_t start = body.find_first_not_of(" \t\r\n");
+    if (start != std::string_view::npos && body[start] != '<' && body[start] != '{')
+      append_words(words, body.substr(start), "");
+    return words;
+  }
+  const json::object& object = parsed->get_object();
+  if (const json::value* errors = object.if_contains("errors");
+      errors && errors->is_array() && !errors->get_array().empty()) {
+    if (const json::object* first = errors->get_array().front().if_object()) {
+      append_words(words, text_or_nothing(*first, "code"), "");
+      append_words(words, text_or_nothing(*first, "message"), ": ");
+    }
+    return words;
+  }
+  append_words(words, text_or_nothing(object, "error"), "");
+  append_words(words, text_or_nothing(object, "error_description"), ": ");
+  if (words.empty()) append_words(words, text_or_nothing(object, "details"), "");
+  if (words.empty()) append_words(words, text_or_nothing(object, "message"), "");
+  return words;
+}
+
+[[noreturn]] void rethrow_with_step(const Failure& failure, const std::string& step) {
+  const Errc code =
+      failure.code() == Errc::too_large ? Errc::upstream_nonsense : failure.code();
+  throw Failure(code, step + ": " + failure.error().detail);
+}
+
+}  // namespace
+
+Form& Form::add(std::string_view name, std::string_view value) {
+  std::string encoded = percent_encode(value);
+  std::string longer;
+  longer.reserve(text_.size() + name.size() + encoded.size() + 2);
+  longer += text_;
+  if (!longer.empty()) longer += '&';
+  longer += name;
+  longer += '=';
+  longer += encoded;
+  wipe(encoded);
+  wipe(text_);
+  text_ = std::move(longer);
+  return *this;
+}
+
+std::optional<std::int64_t> Answer::date() const { return parse_http_date(headers.get("date")); }
+
+std::optional<std::chrono::seconds> Answer::retry_after() const {
+  const std::string_view text = headers.get("retry-after");
+  std::int64_t seconds = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (failed != std::errc() || end != text.data() + text.size() || seconds < 0) return std::nullopt;
+  return std::chrono::seconds(std::min<std::int64_t>(seconds, 24 * 3600));
+}
+
+asio::awaitable<Answer> ask(Environment environment, HttpRequest request, std::string step) {
+  Answer answer;
+  answer.sent = environment.clock.now();
+  answer.wall_sent = environment.clock.wall();
+  std::string body;
+  std::vector<char> piece;
+  try {
+    const std::unique_ptr<HttpResponse> response =
+        co_await environment.http.send(std::move(request));
+    answer.status = response->status();
+    answer.headers = response->headers();
+    body.reserve(max_answer_bytes);  // It never moves, so there is one copy to wipe.
+    while (co_await response->read(piece)) {
+      if (piece.size() > max_answer_bytes - body.size())
+        throw Failure(Errc::too_large, "the answer is longer than 64 KiB");
+      body.append(piece.data(), piece.size());
+      OPENSSL_cleanse(piece.data(), piece.size());
+      // Each read is bounded by the stall limit; this bounds a peer that drips.
+      if (environment.clock.now() - answer.sent > call_time)
+        throw Failure(Errc::unreachable, "the answer took longer than a minute");
+    }
+  } catch (const Failure& failure) {
+    wipe(body);
+    rethrow_with_step(failure, step);
+  }
+  answer.body = Secret::take(std::move(body));
+  co_return answer;
+}
+
+Errc classify(int status) {
+  switch (status) {
+    case 401: return Errc::unauthorized;
+    case 403: return Errc::denied;
+    case 404: return Errc::upstream_nonsense;
+    case 429: return Errc::throttled;
+    default: break;
+  }
+  if (status >= 500) return Errc::upstream_failed;
+  return status >= 400 ? Errc::unauthorized : Errc::upstream_nonsense;
+}
+
+std::string describe(const Answer& answer, const std::vector<std::string_view>& sent) {
+  std::string words = words_of(answer.body.reveal());
+  if (answer.status >= 300 && answer.status < 400)
+    words = "a redirect, which is not followed with credentials";
+  const std::string_view id = answer.headers.get("x-ms-correlation-request-id");
+  words = printable(without_secrets(std::move(words), sent), max_words_bytes);
+  std::string described = std::to_string(answer.status);
+  if (!words.empty()) described += " " + words;
+  if (!id.empty())
+    described += "; correlation id " + printable(without_secrets(std::string(id), sent), 80);
+  return described;
+}
+
+void throw_refused(const Answer& answer, const std::string& step, std::string_view remedy,
+                   const std::vector<std::string_view>& sent) {
+  std::string detail = step + ": " + describe(answer, sent);
+  if (!remedy.empty()) {
+    detail += ". ";
+    detail += remedy;
+  }
+  const Errc code = classify(answer.status);
+  if (const auto retry = answer.retry_after(); retry && (answer.status == 429 || answer.status == 503))
+    throw Postponed(code, std::move(detail), *retry);
+  throw Failure(code, std::move(detail));
+}
+
+bool is_token_text(std::string_view text) {
+  return !text.empty() && text.size() <= max_token_bytes &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c <= '~'; });
+}
+
+Result<Life> life_of(const Answer& answer, std::string_view token,
+                     std::optional<std::int64_t> expires_in,
+                     std::optional<std::int64_t> expires_on) {
+  LifeClues clues{.expires_in = expires_in,
+                  .expires = expires_on,
+                  .issued = std::nullopt,
+                  .server_date = answer.date(),
+                  .wall = std::chrono::floor<std::chrono::seconds>(answer.wall_sent)
+                              .time_since_epoch()
+                              .count()};
+  if (const Result<Claims> claims = read_jwt(token)) {
+    if (claims->expires) {
+      clues.expires = std::min(*claims->expires, expires_on.value_or(*claims->expires));
+      clues.issued = claims->issued;
+    }
+  }
+  const Result<std::chrono::nanoseconds> lasts = remaining_life(clues);
+  if (!lasts) return std::unexpected(lasts.error());
+  return Life{.since = answer.sent,
+              .wall_since = answer.wall_sent,
+              .lasts = *lasts,
+              .refresh_in = std::nullopt};
+}
+
+}  // namespace staithe::proxy::auth

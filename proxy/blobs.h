@@ -1,0 +1,56 @@
+// GET and HEAD of blobs: a hit, a miss and the tenth reader of one transfer are the same loop over
+// a cache::Blob.
+//
+// A blob is served only within a repository through which upstream has shown it; knowing a digest
+// is no right to it (threat T5). Where the cache cannot take a blob, it is relayed: hashed, its end
+// held back until the digest matches, not stored. Lives on the loop.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <memory>
+#include <string>
+
+#include "cache/store.h"
+#include "proxy/connection.h"
+#include "proxy/fills.h"
+#include "proxy/outcome.h"
+#include "proxy/range.h"
+#include "proxy/registries.h"
+#include "proxy/single_flight.h"
+
+namespace staithe::proxy {
+
+class Blobs {
+ public:
+  Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, TaskGroup& tasks);
+
+  // Answers, or throws Failure before the answer. `repository` is canonical.
+  asio::awaitable<Outcome> serve(Exchange& exchange, Registry& registry, std::string repository,
+                                 cache::Digest digest);
+
+ private:
+  enum class Shown { by_memory, by_upstream, by_stale_memory };
+  // Upstream shows, or has lately shown, the digest within this repository. Throws what it answers.
+  asio::awaitable<Shown> shown(Registry& registry, std::string repository, cache::Digest digest);
+  asio::awaitable<std::uint64_t> ask_size(Registry& registry, std::string repository,
+                                          cache::Digest digest);
+  asio::awaitable<std::string> ask_size_text(Registry& registry, std::string repository,
+                                             cache::Digest digest);
+
+  asio::awaitable<void> serve_blob(Exchange& exchange, Registry& registry, std::string repository,
+                                   std::shared_ptr<cache::Blob> blob, Outcome outcome);
+  asio::awaitable<void> send_body(Exchange& exchange, Registry& registry, std::string repository,
+                                  std::shared_ptr<cache::Blob> blob, std::uint64_t begin,
+                                  std::uint64_t end);
+  asio::awaitable<Outcome> relay(Exchange& exchange, Registry& registry, std::string repository,
+                                 cache::Digest digest);
+  asio::awaitable<void> relay_rest(Exchange& exchange, Registry& registry, std::string repository,
+                                   std::shared_ptr<cache::Blob> blob, std::uint64_t begin,
+                                   std::uint64_t end);
+
+  cache::Store& store_;
+  Fills& fills_;
+  SingleFlight<std::string> sizes_;
+};
+
+}  // namespace staithe::proxy

@@ -1,0 +1,370 @@
+#include "proxy/connection.h"
+
+#include <sys/socket.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/buffers_to_string.hpp>
+#include <cassert>
+#include <charconv>
+#include <cstring>
+
+#include "proxy/errors.h"
+#include "proxy/send.h"
+
+namespace staithe::proxy {
+
+namespace http = boost::beast::http;
+
+namespace {
+
+constexpr std::size_t read_step_bytes = 8 * 1024;
+// After the last answer the connection is read on for a moment, so that closing it sends FIN and
+// not RST: bytes left unread in the socket would turn the close into a reset.
+constexpr auto linger_time = std::chrono::seconds(2);
+constexpr std::size_t linger_bytes = 4 * 1024 * 1024;
+constexpr std::string_view tls_reply =
+    "HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
+    "This port speaks plain HTTP, not TLS: use http:// for this mirror.\n";
+
+bool is_printable(std::string_view value) {
+  return value.find_first_of("\r\n\0", 0, 3) == std::string_view::npos;
+}
+
+}  // namespace
+
+std::string_view Request::field(std::string_view name) const {
+  const auto it = fields->find({name.data(), name.size()});
+  return it == fields->end() ? std::string_view()
+                             : std::string_view(it->value().data(), it->value().size());
+}
+
+// ---- Exchange ----------------------------------------------------------------------------------
+
+void Exchange::add(std::string_view name, std::string_view value) {
+  assert(is_printable(value));
+  fields_.append(name).append(": ").append(value).append("\r\n");
+  if (name == "Cache-Status") cache_status_ = value;
+}
+
+std::string Exchange::head(int status, std::string_view content_type,
+                           std::optional<std::uint64_t> content_length) {
+  assert(status_ == 0);
+  status_ = status;
+  announced_ = content_length;
+  std::string text;
+  text.reserve(512);
+  text.append("HTTP/1.1 ").append(std::to_string(status)).append(" ").append(reason_phrase(status));
+  text.append("\r\n").append(fields_);
+  if (!content_type.empty()) text.append("Content-Type: ").append(content_type).append("\r\n");
+  if (content_length) {
+    text.append("Content-Length: ").append(std::to_string(*content_length)).append("\r\n");
+  } else if (!connection_.http_1_0_) {
+    text.append("Transfer-Encoding: chunked\r\n");
+    chunked_ = true;
+  } else {
+    connection_.keep_alive_ = false;
+  }
+  if (connection_.draining_) connection_.keep_alive_ = false;
+  if (!connection_.keep_alive_) {
+    text.append("Connection: close\r\n");
+  } else if (connection_.http_1_0_) {
+    text.append("Connection: keep-alive\r\n");
+  }
+  text.append("\r\n");
+  return text;
+}
+
+asio::awaitable<void> Exchange::reply(int status, std::string_view content_type,
+                                      std::string_view body) {
+  const std::string text = head(status, content_type, body.size());
+  connection_.set_deadline(connection_.limits_.idle_timeout);
+  if (request_.head() || body.empty()) {
+    co_await asio::async_write(connection_.socket_, asio::buffer(text), asio::use_awaitable);
+  } else {
+    const std::array<asio::const_buffer, 2> buffers = {asio::buffer(text),
+                                                       asio::buffer(body.data(), body.size())};
+    co_await asio::async_write(connection_.socket_, buffers, asio::use_awaitable);
+    sent_ = body.size();
+  }
+  announced_ = sent_;
+}
+
+asio::awaitable<void> Exchange::reply_error(int status, std::string_view code,
+                                            std::string_view message) {
+  co_await reply(status, "application/json", error_body(code, message));
+}
+
+asio::awaitable<void> Exchange::begin(int status, std::string_view content_type,
+                                      std::optional<std::uint64_t> content_length) {
+  head_ = head(status, content_type, content_length);
+  connection_.set_deadline(connection_.limits_.idle_timeout);
+  if (request_.head()) {
+    co_await asio::async_write(connection_.socket_, asio::buffer(head_), asio::use_awaitable);
+    announced_ = 0;
+    co_return;
+  }
+  // MSG_MORE lets the head leave in one packet with the first bytes of the body; the kernel sends
+  // it after 200 ms even if they are late.
+  const int flags = content_length && *content_length > 0 ? MSG_MORE : 0;
+  std::size_t done = 0;
+  while (done < head_.size()) {
+    done += co_await connection_.socket_.async_send(
+        asio::buffer(head_.data() + done, head_.size() - done), flags, asio::use_awaitable);
+  }
+}
+
+asio::awaitable<void> Exchange::send(std::span<const char> bytes) {
+  if (bytes.empty()) co_return;
+  assert(!announced_ || sent_ + bytes.size() <= *announced_);
+  connection_.set_deadline(connection_.limits_.idle_timeout);
+  if (chunked_) {
+    std::array<char, 20> size{};
+    const auto end = std::to_chars(size.data(), size.data() + 16, bytes.size(), 16).ptr;
+    end[0] = '\r';
+    end[1] = '\n';
+    const std::array<asio::const_buffer, 3> buffers = {
+        asio::buffer(size.data(), static_cast<std::size_t>(end + 2 - size.data())),
+        asio::buffer(bytes.data(), bytes.size()), asio::buffer("\r\n", 2)};
+    co_await asio::async_write(connection_.socket_, buffers, asio::use_awaitable);
+  } else {
+    co_await asio::async_write(connection_.socket_, asio::buffer(bytes.data(), bytes.size()),
+                               asio::use_awaitable);
+  }
+  sent_ += bytes.size();
+}
+
+asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint64_t end) {
+  if (begin == end) co_return;
+  assert(!announced_ || sent_ + (end - begin) <= *announced_);
+  if (chunked_) {
+    std::array<char, 20> size{};
+    const auto last = std::to_chars(size.data(), size.data() + 16, end - begin, 16).ptr;
+    last[0] = '\r';
+    last[1] = '\n';
+    co_await asio::async_write(
+        connection_.socket_,
+        asio::buffer(size.data(), static_cast<std::size_t>(last + 2 - size.data())),
+        asio::use_awaitable);
+  }
+  co_await proxy::send_file(connection_.socket_, connection_.disk_, fd, begin, end,
+                            [this] { connection_.set_deadline(connection_.limits_.idle_timeout); });
+  if (chunked_)
+    co_await asio::async_write(connection_.socket_, asio::buffer("\r\n", 2), asio::use_awaitable);
+  sent_ += end - begin;
+}
+
+asio::awaitable<void> Exchange::finish() {
+  if (!chunked_) co_return;
+  co_await asio::async_write(connection_.socket_, asio::buffer("0\r\n\r\n", 5),
+                             asio::use_awaitable);
+  announced_ = sent_;
+}
+
+// ---- Connection --------------------------------------------------------------------------------
+
+Connection::Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
+                       asio::thread_pool& disk)
+    : socket_(std::move(socket)),
+      limits_(limits),
+      handler_(handler),
+      disk_(disk),
+      buffer_(limits.head_bytes + read_step_bytes) {
+  set_deadline(limits.header_timeout);
+}
+
+void Connection::set_deadline(std::chrono::milliseconds from_now) {
+  deadline_ = std::chrono::steady_clock::now() + from_now;
+}
+
+void Connection::shut_down() {
+  boost::system::error_code ignored;
+  socket_.shutdown(Socket::shutdown_both, ignored);
+}
+
+void Connection::drain() {
+  draining_ = true;
+  if (idle_) shut_down();
+}
+
+asio::awaitable<void> Connection::run() {
+  bool first = true;
+  while (keep_alive_ && !draining_) {
+    Parser parser;
+    parser.header_limit(static_cast<std::uint32_t>(limits_.head_bytes));
+    parser.body_limit(boost::none);
+    idle_ = buffer_.size() == 0;
+    set_deadline(first || !idle_ ? limits_.header_timeout : limits_.idle_timeout);
+    first = false;
+    const Read read = co_await read_head(parser);
+    if (read == Read::closed) co_return;
+    if (read == Read::refused) break;
+    std::string body;
+    if (limits_.body_bytes > 0 && !co_await read_body(parser, body)) break;
+
+    const auto& message = parser.get();
+    Exchange exchange(
+        *this, Request{.method = {message.method_string().data(), message.method_string().size()},
+                       .target = {message.target().data(), message.target().size()},
+                       .host = {},
+                       .fields = &message,
+                       .body = body});
+    exchange.request_.host = exchange.request_.field("Host");
+    co_await handle(exchange);
+    idle_ = true;
+  }
+  co_await linger();
+}
+
+asio::awaitable<void> Connection::handle(Exchange& exchange) {
+  const auto begun = std::chrono::steady_clock::now();
+  std::optional<Error> error;
+  bool gone = false;
+  try {
+    co_await handler_.handle(exchange);
+  } catch (const Failure& failure) {
+    error = failure.error();
+  } catch (const boost::system::system_error&) {
+    gone = true;  // The client left, which is its right.
+  } catch (const std::exception& e) {
+    error = Error{Errc::storage_failed, e.what()};
+  }
+  if (error && !exchange.answered()) {
+    const ErrorReply reply = reply_for(error->code);
+    try {
+      co_await exchange.reply_error(reply.status, reply.code, error->detail);
+    } catch (const boost::system::system_error&) {
+      gone = true;
+    }
+  }
+  const bool complete =
+      !gone && exchange.answered() && exchange.announced_ && exchange.sent_ == *exchange.announced_;
+  if (!complete) keep_alive_ = false;
+  const auto took = std::chrono::steady_clock::now() - begun;
+  handler_.handled(exchange, std::chrono::duration_cast<std::chrono::microseconds>(took),
+                   error ? &*error : nullptr);
+}
+
+asio::awaitable<Connection::Read> Connection::read_head(Parser& parser) {
+  bool begun = buffer_.size() > 0;
+  for (;;) {
+    if (buffer_.size() > 0) {
+      if (*static_cast<const char*>(buffer_.data().data()) == 0x16) {
+        // A TLS ClientHello. Without an HTTP answer containerd gives up on this mirror.
+        co_await asio::async_write(socket_, asio::buffer(tls_reply),
+                                   asio::as_tuple(asio::use_awaitable));
+        co_return Read::refused;
+      }
+      boost::beast::error_code error;
+      const std::size_t used = parser.put(buffer_.data(), error);
+      buffer_.consume(used);
+      if (parser.is_header_done()) break;
+      if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+        co_await refuse(
+            431, "UNSUPPORTED",
+            "the request head is longer than " + std::to_string(limits_.head_bytes) + " bytes");
+        co_return Read::refused;
+      }
+      if (error && error != http::error::need_more) {
+        co_await refuse(400, "UNSUPPORTED", "this is not an HTTP/1.1 request");
+        co_return Read::refused;
+      }
+      if (buffer_.size() >= limits_.head_bytes) {
+        co_await refuse(
+            431, "UNSUPPORTED",
+            "the request head is longer than " + std::to_string(limits_.head_bytes) + " bytes");
+        co_return Read::refused;
+      }
+    }
+    const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(read_step_bytes),
+                                                             asio::as_tuple(asio::use_awaitable));
+    if (error) co_return Read::closed;
+    buffer_.commit(n);
+    if (!begun) {
+      begun = true;
+      idle_ = false;
+      set_deadline(limits_.header_timeout);
+    }
+  }
+  idle_ = false;
+
+  // Beast is lenient where HTTP/1.1 is not; any doubt about the framing is the end (threat T19).
+  const auto& message = parser.get();
+  const auto hosts = message.count(http::field::host);
+  http_1_0_ = message.version() == 10;
+  const char* wrong = nullptr;
+  if (message.version() != 10 && message.version() != 11) {
+    wrong = "only HTTP/1.0 and HTTP/1.1 are spoken here";
+  } else if (hosts > 1 || (hosts == 0 && !http_1_0_)) {
+    wrong = "a request has exactly one Host field";
+  } else if (message.count(http::field::transfer_encoding) > 0) {
+    wrong = "a request with Transfer-Encoding is not accepted";
+  } else if (message.count(http::field::content_length) > 1) {
+    wrong = "a request has at most one Content-Length field";
+  }
+  if (wrong) {
+    co_await refuse(400, "UNSUPPORTED", wrong);
+    co_return Read::refused;
+  }
+  keep_alive_ = message.keep_alive();
+  if (limits_.body_bytes == 0 && parser.content_length().value_or(0) > 0) {
+    // Nothing here takes a body: writes are refused, and a GET or HEAD with one is a trick.
+    const bool reading =
+        message.method() == http::verb::get || message.method() == http::verb::head;
+    co_await refuse(reading ? 400 : 405, "UNSUPPORTED",
+                    reading ? "GET and HEAD carry no body"
+                            : "this is a pull-through cache; push to the registry itself");
+    co_return Read::refused;
+  }
+  co_return Read::request;
+}
+
+asio::awaitable<bool> Connection::read_body(Parser& parser, std::string& body) {
+  const std::uint64_t size = parser.content_length().value_or(0);
+  if (size > limits_.body_bytes) {
+    co_await refuse(
+        413, "UNSUPPORTED",
+        "the request body is longer than " + std::to_string(limits_.body_bytes) + " bytes");
+    co_return false;
+  }
+  while (buffer_.size() < size) {
+    const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(read_step_bytes),
+                                                             asio::as_tuple(asio::use_awaitable));
+    if (error) co_return false;
+    buffer_.commit(n);
+  }
+  body.assign(static_cast<const char*>(buffer_.data().data()), size);
+  buffer_.consume(size);
+  co_return true;
+}
+
+asio::awaitable<void> Connection::refuse(int status, std::string_view code,
+                                         std::string_view message) {
+  const std::string body = error_body(code, message);
+  std::string text = "HTTP/1.1 " + std::to_string(status) + " ";
+  text.append(reason_phrase(status));
+  if (status == 405) text += "\r\nAllow: GET, HEAD";
+  text += "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
+          "\r\nConnection: close\r\n\r\n" + body;
+  set_deadline(limits_.header_timeout);
+  co_await asio::async_write(socket_, asio::buffer(text), asio::as_tuple(asio::use_awaitable));
+}
+
+asio::awaitable<void> Connection::linger() {
+  boost::system::error_code ignored;
+  socket_.shutdown(Socket::shutdown_send, ignored);
+  if (ignored) co_return;
+  set_deadline(linger_time);
+  std::array<char, 16 * 1024> rest;
+  for (std::size_t total = 0; total < linger_bytes;) {
+    const auto [error, n] =
+        co_await socket_.async_read_some(asio::buffer(rest), asio::as_tuple(asio::use_awaitable));
+    if (error) co_return;
+    total += n;
+  }
+}
+
+}  // namespace staithe::proxy

@@ -1,0 +1,156 @@
+// One client connection: HTTP/1.1 requests in, responses out.
+//
+// The loop reads a request head, checks it strictly, lets the handler answer through `Exchange`,
+// and goes on with the next while both sides keep the connection. Whatever cannot be completed ends
+// by an orderly close (FIN), never by a reset, because containerd gives up a whole pull on a reset
+// (registry-clients.md, section 1). Lives on the loop.
+//
+// Every phase has a deadline, which one sweep per second enforces by shutting the socket down; a
+// request sets a number and starts no timer.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/empty_body.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cache/error.h"
+
+namespace staithe::proxy {
+
+namespace asio = boost::asio;
+
+using Socket = asio::generic::stream_protocol::socket;
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+struct ConnectionLimits {
+  std::chrono::milliseconds header_timeout{10'000};
+  std::chrono::milliseconds idle_timeout{
+      150'000};                        // between requests, and for a client that takes nothing
+  std::size_t head_bytes = 32 * 1024;  // request line and fields together
+  std::size_t body_bytes = 0;          // 0: a request with a body is refused
+};
+
+// The head of a request, valid while it is handled.
+struct Request {
+  std::string_view method;
+  std::string_view target;
+  std::string_view host;
+  const boost::beast::http::fields* fields = nullptr;
+  std::string_view body;
+
+  bool head() const { return method == "HEAD"; }
+  std::string_view field(std::string_view name) const;
+};
+
+class Connection;
+
+// One request and the way to answer it. A handler answers once: reply(), or begin() and then
+// exactly the announced bytes. If it throws after begin(), or sends less, the connection ends
+// there.
+class Exchange {
+ public:
+  const Request& request() const { return request_; }
+
+  // Fields added to the answer, whatever it is. Values must not contain CR or LF.
+  void add(std::string_view name, std::string_view value);
+
+  // A whole answer. `body` is not sent for HEAD, its length is.
+  asio::awaitable<void> reply(int status, std::string_view content_type, std::string_view body);
+  // The OCI error body.
+  asio::awaitable<void> reply_error(int status, std::string_view code, std::string_view message);
+
+  // The head alone; the body follows by send() and send_file(). Without a length the body goes out
+  // chunked. For HEAD nothing follows.
+  asio::awaitable<void> begin(int status, std::string_view content_type,
+                              std::optional<std::uint64_t> content_length);
+  asio::awaitable<void> send(std::span<const char> bytes);
+  // Bytes `begin`..`end` of a file, without passing through this process.
+  asio::awaitable<void> send_file(int fd, std::uint64_t begin, std::uint64_t end);
+  // After the last byte of a chunked body.
+  asio::awaitable<void> finish();
+
+  bool answered() const { return status_ != 0; }
+  int status() const { return status_; }
+  std::uint64_t body_bytes_sent() const { return sent_; }
+  // What the request log says beside status and bytes.
+  std::string_view cache_status() const { return cache_status_; }
+
+ private:
+  friend class Connection;
+  Exchange(Connection& connection, Request request) : connection_(connection), request_(request) {}
+  std::string head(int status, std::string_view content_type,
+                   std::optional<std::uint64_t> content_length);
+
+  Connection& connection_;
+  Request request_;
+  std::string fields_;
+  std::string cache_status_;
+  int status_ = 0;
+  std::uint64_t sent_ = 0;
+  std::optional<std::uint64_t> announced_;
+  bool chunked_ = false;
+  bool head_waiting_ = false;  // begin() keeps the head to send it with the first bytes
+  std::string head_;
+};
+
+class Handler {
+ public:
+  virtual ~Handler() = default;
+  // Answers. A Failure that escapes before an answer is answered by the connection.
+  virtual asio::awaitable<void> handle(Exchange& exchange) = 0;
+  // After the answer: the request log.
+  virtual void handled(const Exchange& exchange, std::chrono::microseconds took,
+                       const Error* failure) = 0;
+};
+
+class Connection {
+ public:
+  // `handler` and `disk` outlive the connection.
+  Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
+             asio::thread_pool& disk);
+
+  // Serves requests until the connection ends. Does not throw for what a peer does.
+  asio::awaitable<void> run();
+
+  // True once its current deadline has passed.
+  bool overdue(SteadyTime now) const { return now >= deadline_; }
+  // Ends it from outside: shuts the socket down; run() then returns.
+  void shut_down();
+  // No further request after the one being handled; an idle connection ends at once.
+  void drain();
+
+ private:
+  friend class Exchange;
+  using Parser = boost::beast::http::request_parser<boost::beast::http::empty_body>;
+
+  enum class Read { request, closed, refused };
+  asio::awaitable<Read> read_head(Parser& parser);
+  asio::awaitable<bool> read_body(Parser& parser, std::string& body);
+  asio::awaitable<void> refuse(int status, std::string_view code, std::string_view message);
+  asio::awaitable<void> handle(Exchange& exchange);
+  asio::awaitable<void> linger();
+  void set_deadline(std::chrono::milliseconds from_now);
+
+  Socket socket_;
+  const ConnectionLimits& limits_;
+  Handler& handler_;
+  asio::thread_pool& disk_;
+  boost::beast::flat_buffer buffer_;
+  SteadyTime deadline_;
+  bool idle_ = true;  // between requests
+  bool draining_ = false;
+  bool keep_alive_ = true;  // after the current answer
+  bool http_1_0_ = false;
+};
+
+}  // namespace staithe::proxy

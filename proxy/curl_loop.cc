@@ -1,0 +1,386 @@
+#include "proxy/curl_loop.h"
+
+#include <curl/curl.h>
+#include <openssl/crypto.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cassert>
+#include <mutex>
+#include <new>
+
+#include "cache/escape.h"
+
+namespace staithe::proxy {
+
+namespace {
+
+constexpr std::size_t max_buffered_bytes = 1024 * 1024;  // of one body, before curl is paused
+constexpr long curl_buffer_bytes = 256 * 1024;           // one read from the socket
+constexpr long max_idle_connections = 64;
+// Azure's load balancers forget idle connections after 4 minutes, S3 and CDNs after less; a
+// connection older than this may be dead without a sign.
+constexpr long max_idle_seconds = 55;
+constexpr const char* system_certificates = "/etc/ssl/certs/ca-certificates.crt";
+constexpr const char* system_certificate_directory = "/etc/ssl/certs";
+
+void check(CURLcode code) {
+  if (code != CURLE_OK)
+    throw Failure(Errc::unreachable, std::string("libcurl: ") + curl_easy_strerror(code));
+}
+
+template <class T>
+void set(CURL* easy, CURLoption option, T value) {
+  check(curl_easy_setopt(easy, option, value));
+}
+
+// Header fields as curl takes them; wiped, since one may be a token.
+struct FreeFields {
+  void operator()(curl_slist* list) const {
+    for (curl_slist* item = list; item; item = item->next)
+      OPENSSL_cleanse(item->data, std::char_traits<char>::length(item->data));
+    curl_slist_free_all(list);
+  }
+};
+using Fields = std::unique_ptr<curl_slist, FreeFields>;
+
+void append(Fields& fields, const std::string& line) {
+  curl_slist* longer = curl_slist_append(fields.get(), line.c_str());
+  if (!longer) throw std::bad_alloc();
+  fields.release();
+  fields.reset(longer);
+}
+
+Errc classify(CURLcode code) {
+  switch (code) {
+    case CURLE_PARTIAL_FILE:
+    case CURLE_GOT_NOTHING:
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+      return Errc::upstream_failed;
+    case CURLE_WRITE_ERROR:
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_BAD_CONTENT_ENCODING:
+      return Errc::upstream_nonsense;
+    default:
+      return Errc::unreachable;
+  }
+}
+
+}  // namespace
+
+// One exchange, from the request to the end of the body.
+class CurlLoop::Transfer final : public HttpResponse {
+ public:
+  Transfer(std::shared_ptr<Impl> impl, HttpRequest request);
+  ~Transfer() override;
+
+  asio::awaitable<void> start();
+
+  int status() const override { return status_; }
+  const Headers& headers() const override { return headers_; }
+  asio::awaitable<bool> read(std::vector<char>& piece) override;
+
+  void done(CURLcode code) {
+    ended_ = code;
+    wake_.cancel();
+  }
+
+ private:
+  static std::size_t on_header(char* data, std::size_t, std::size_t size, void* self);
+  static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self);
+  [[noreturn]] void throw_ended();
+  std::string where() const { return request_.url.origin().to_string(); }
+
+  std::shared_ptr<Impl> impl_;
+  HttpRequest request_;
+  CURL* easy_ = nullptr;
+  Fields fields_;
+  std::array<char, CURL_ERROR_SIZE> error_text_{};
+  bool added_ = false;
+
+  int status_ = 0;
+  Headers headers_;
+  std::size_t head_bytes_ = 0;
+  bool head_whole_ = false;
+  bool head_too_large_ = false;
+  std::vector<char> body_;
+  bool paused_ = false;
+  std::optional<CURLcode> ended_;
+  asio::steady_timer wake_;  // cancelled when something changed; expires at the phase's deadline
+};
+
+class CurlLoop::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  explicit Impl(asio::any_io_executor loop) : loop_(loop), timer_(loop) {
+    static std::once_flag once;
+    std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
+    multi_ = curl_multi_init();
+    if (!multi_) throw std::bad_alloc();
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &Impl::on_socket);
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &Impl::on_timer);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
+    curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, max_idle_connections);
+  }
+  ~Impl() { close(); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  void close() {
+    if (!multi_) return;
+    curl_multi_cleanup(std::exchange(multi_, nullptr));
+    timer_.cancel();
+  }
+
+  const asio::any_io_executor& loop() const { return loop_; }
+
+  void add(CURL* easy) {
+    if (curl_multi_add_handle(multi_, easy) != CURLM_OK) throw std::bad_alloc();
+  }
+  void remove(CURL* easy) {
+    if (multi_) curl_multi_remove_handle(multi_, easy);
+  }
+
+ private:
+  // A descriptor of curl's that Asio waits on. Handlers hold it and do nothing once it is no
+  // longer wanted.
+  struct Watch {
+    explicit Watch(asio::any_io_executor loop, int fd) : descriptor(loop, fd) {}
+    asio::posix::stream_descriptor descriptor;
+    int wanted = 0;  // CURL_CSELECT_IN and _OUT bits
+    bool waiting_in = false;
+    bool waiting_out = false;
+  };
+
+  static int on_socket(CURL*, curl_socket_t fd, int what, void* self, void*) {
+    static_cast<Impl*>(self)->watch(fd, what);
+    return 0;
+  }
+
+  static int on_timer(CURLM*, long milliseconds, void* self) {
+    auto* impl = static_cast<Impl*>(self);
+    if (milliseconds < 0) {
+      impl->timer_.cancel();
+      return 0;
+    }
+    impl->timer_.expires_after(std::chrono::milliseconds(milliseconds));
+    impl->timer_.async_wait([weak = impl->weak_from_this()](boost::system::error_code error) {
+      if (error) return;
+      if (const auto alive = weak.lock()) alive->act(CURL_SOCKET_TIMEOUT, 0);
+    });
+    return 0;
+  }
+
+  void watch(int fd, int what) {
+    auto it = watches_.find(fd);
+    if (what == CURL_POLL_REMOVE) {
+      if (it == watches_.end()) return;
+      it->second->wanted = 0;
+      it->second->descriptor.release();  // curl owns it, and the number may return at once.
+      watches_.erase(it);
+      return;
+    }
+    if (it == watches_.end()) it = watches_.emplace(fd, std::make_shared<Watch>(loop_, fd)).first;
+    it->second->wanted =
+        (what & CURL_POLL_IN ? CURL_CSELECT_IN : 0) | (what & CURL_POLL_OUT ? CURL_CSELECT_OUT : 0);
+    arm(fd, it->second);
+  }
+
+  void arm(int fd, const std::shared_ptr<Watch>& watch) {
+    if ((watch->wanted & CURL_CSELECT_IN) && !std::exchange(watch->waiting_in, true)) {
+      watch->descriptor.async_wait(asio::posix::descriptor_base::wait_read,
+                                   ready(fd, watch, CURL_CSELECT_IN));
+    }
+    if ((watch->wanted & CURL_CSELECT_OUT) && !std::exchange(watch->waiting_out, true)) {
+      watch->descriptor.async_wait(asio::posix::descriptor_base::wait_write,
+                                   ready(fd, watch, CURL_CSELECT_OUT));
+    }
+  }
+
+  std::function<void(boost::system::error_code)> ready(int fd, std::shared_ptr<Watch> watch,
+                                                       int direction) {
+    return [weak = weak_from_this(), fd, watch = std::move(watch),
+            direction](boost::system::error_code error) {
+      (direction == CURL_CSELECT_IN ? watch->waiting_in : watch->waiting_out) = false;
+      const auto alive = weak.lock();
+      if (!alive || error || !(watch->wanted & direction)) return;
+      alive->act(fd, direction);
+      if (watch->wanted) alive->arm(fd, watch);
+    };
+  }
+
+  void act(curl_socket_t fd, int events) {
+    if (!multi_) return;
+    int running = 0;
+    curl_multi_socket_action(multi_, fd, events, &running);
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(multi_, &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      Transfer* transfer = nullptr;
+      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+      transfer->done(message->data.result);
+    }
+  }
+
+  asio::any_io_executor loop_;
+  asio::steady_timer timer_;
+  CURLM* multi_ = nullptr;
+  std::unordered_map<int, std::shared_ptr<Watch>> watches_;
+};
+
+CurlLoop::Transfer::Transfer(std::shared_ptr<Impl> impl, HttpRequest request)
+    : impl_(std::move(impl)), request_(std::move(request)), wake_(impl_->loop()) {
+  easy_ = curl_easy_init();
+  if (!easy_) throw std::bad_alloc();
+  const bool https = request_.url.origin().scheme == "https";
+  set(easy_, CURLOPT_PRIVATE, this);
+  set(easy_, CURLOPT_URL, request_.url.wire().c_str());
+  set(easy_, CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
+  set(easy_, CURLOPT_FOLLOWLOCATION, 0L);
+  set(easy_, CURLOPT_PROXY, "");
+  set(easy_, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+  set(easy_, CURLOPT_NOSIGNAL, 1L);
+  set(easy_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  set(easy_, CURLOPT_HTTP09_ALLOWED, 0L);
+  set(easy_, CURLOPT_HTTP_CONTENT_DECODING, 0L);
+  set(easy_, CURLOPT_USERAGENT, "staithe/" STAITHE_VERSION);
+  set(easy_, CURLOPT_BUFFERSIZE, curl_buffer_bytes);
+  set(easy_, CURLOPT_MAXAGE_CONN, max_idle_seconds);
+  set(easy_, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request_.limits.connect.count()));
+  set(easy_, CURLOPT_ERRORBUFFER, error_text_.data());
+  set(easy_, CURLOPT_HEADERFUNCTION, &Transfer::on_header);
+  set(easy_, CURLOPT_HEADERDATA, this);
+  set(easy_, CURLOPT_WRITEFUNCTION, &Transfer::on_body);
+  set(easy_, CURLOPT_WRITEDATA, this);
+  if (https) {
+    // Named, since libcurl and OpenSSL would otherwise take them from the environment.
+    set(easy_, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    set(easy_, CURLOPT_CAINFO,
+        request_.ca_file.empty() ? system_certificates : request_.ca_file.c_str());
+    set(easy_, CURLOPT_CAPATH, system_certificate_directory);
+  }
+  if (request_.method == "HEAD") {
+    set(easy_, CURLOPT_NOBODY, 1L);
+  } else if (request_.method == "POST") {
+    set(easy_, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request_.body.size()));
+    set(easy_, CURLOPT_POSTFIELDS, request_.body.data());
+    append(fields_, "Expect:");  // No pause for a 100 Continue that token servers never send.
+  } else {
+    assert(request_.method == "GET");
+  }
+  for (const auto& [name, value] : request_.headers.fields()) {
+    if (name.find_first_of("\r\n:") != std::string::npos ||
+        value.find_first_of("\r\n") != std::string::npos)
+      throw Failure(Errc::bad_request, "a header field with a line break is not sent");
+    append(fields_, name + ": " + value);
+  }
+  set(easy_, CURLOPT_HTTPHEADER, fields_.get());
+}
+
+CurlLoop::Transfer::~Transfer() {
+  if (added_) impl_->remove(easy_);
+  curl_easy_cleanup(easy_);
+  OPENSSL_cleanse(request_.body.data(), request_.body.size());
+}
+
+asio::awaitable<void> CurlLoop::Transfer::start() {
+  impl_->add(easy_);
+  added_ = true;
+  const auto deadline =
+      std::chrono::steady_clock::now() + request_.limits.connect + request_.limits.first_byte;
+  while (!head_whole_ && !ended_) {
+    if (std::chrono::steady_clock::now() >= deadline)
+      throw Failure(Errc::unreachable, where() + " did not answer within " +
+                                           std::to_string(request_.limits.first_byte.count()) +
+                                           " ms");
+    wake_.expires_at(deadline);
+    co_await wake_.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+  if (!head_whole_) throw_ended();
+}
+
+asio::awaitable<bool> CurlLoop::Transfer::read(std::vector<char>& piece) {
+  const auto deadline = std::chrono::steady_clock::now() + request_.limits.stall;
+  while (body_.empty()) {
+    if (ended_) {
+      if (*ended_ == CURLE_OK) co_return false;
+      throw_ended();
+    }
+    if (std::chrono::steady_clock::now() >= deadline)
+      throw Failure(Errc::unreachable, where() + " sent nothing for " +
+                                           std::to_string(request_.limits.stall.count()) +
+                                           " ms in the middle of a body");
+    wake_.expires_at(deadline);
+    co_await wake_.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+  piece.clear();
+  piece.swap(body_);
+  if (std::exchange(paused_, false)) curl_easy_pause(easy_, CURLPAUSE_CONT);
+  co_return true;
+}
+
+std::size_t CurlLoop::Transfer::on_header(char* data, std::size_t, std::size_t size, void* self) {
+  auto& transfer = *static_cast<Transfer*>(self);
+  if (transfer.head_whole_) return size;  // Trailers mean nothing here.
+  transfer.head_bytes_ += size;
+  if (transfer.head_bytes_ > transfer.request_.limits.head_bytes) {
+    transfer.head_too_large_ = true;
+    return 0;
+  }
+  std::string_view line(data, size);
+  while (line.ends_with('\n') || line.ends_with('\r')) line.remove_suffix(1);
+  if (line.starts_with("HTTP/")) {
+    transfer.headers_ = Headers();
+  } else if (line.empty()) {
+    long status = 0;
+    curl_easy_getinfo(transfer.easy_, CURLINFO_RESPONSE_CODE, &status);
+    if (status >= 200) {  // Else an interim response; the final one follows.
+      transfer.status_ = static_cast<int>(status);
+      transfer.head_whole_ = true;
+      transfer.wake_.cancel();
+    }
+  } else if (const std::size_t colon = line.find(':'); colon != std::string_view::npos) {
+    std::string_view value = line.substr(colon + 1);
+    while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
+    while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
+    transfer.headers_.add(std::string(line.substr(0, colon)), std::string(value));
+  }
+  return size;
+}
+
+std::size_t CurlLoop::Transfer::on_body(char* data, std::size_t, std::size_t size, void* self) {
+  auto& transfer = *static_cast<Transfer*>(self);
+  if (!transfer.body_.empty() && transfer.body_.size() + size > max_buffered_bytes) {
+    transfer.paused_ = true;
+    return CURL_WRITEFUNC_PAUSE;
+  }
+  transfer.body_.insert(transfer.body_.end(), data, data + size);
+  transfer.wake_.cancel();
+  return size;
+}
+
+void CurlLoop::Transfer::throw_ended() {
+  if (head_too_large_)
+    throw Failure(Errc::upstream_nonsense, where() + " sent a response head of more than " +
+                                               std::to_string(request_.limits.head_bytes) +
+                                               " bytes");
+  const CURLcode code = ended_.value_or(CURLE_OK);
+  if (code == CURLE_OK) throw Failure(Errc::upstream_nonsense, where() + " sent no HTTP response");
+  const char* cause = error_text_[0] ? error_text_.data() : curl_easy_strerror(code);
+  throw Failure(classify(code), where() + ": " + printable(cause, 300));
+}
+
+CurlLoop::CurlLoop(asio::any_io_executor loop) : impl_(std::make_shared<Impl>(loop)) {}
+
+CurlLoop::~CurlLoop() { impl_->close(); }
+
+asio::awaitable<std::unique_ptr<HttpResponse>> CurlLoop::send(HttpRequest request) {
+  auto transfer = std::make_unique<Transfer>(impl_, std::move(request));
+  co_await transfer->start();
+  co_return transfer;
+}
+
+}  // namespace staithe::proxy

@@ -1,0 +1,32 @@
+// How an Errc is told to a client: one table of HTTP status and OCI error code.
+//
+// No client is ever answered 401 or 429: the one makes clients send somebody else's credentials,
+// the other makes them hammer (registry-clients.md, section 1). What the daemon may not read is
+// 403.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "cache/error.h"
+
+namespace staithe::proxy {
+
+struct ErrorReply {
+  int status;
+  std::string_view code;  // of the OCI distribution spec
+};
+
+ErrorReply reply_for(Errc code);
+// For a blob that cannot be delivered: 404 is the one status on which every client that can move on
+// to another source does so at once (registry-clients.md, section 4), so every fault of upstream or
+// of the store is a 404 here; the sentence tells the true cause.
+ErrorReply reply_for_blob(Errc code);
+
+// {"errors":[{"code":...,"message":...}]}
+std::string error_body(std::string_view code, std::string_view message);
+
+// RFC 9110's reason phrase.
+std::string_view reason_phrase(int status);
+
+}  // namespace staithe::proxy

@@ -1,0 +1,85 @@
+// One transfer per blob, for any number of readers.
+//
+// The first request for a missing blob starts a fill, a task of its own that asks upstream, writes
+// and hashes; every request, the first too, reads from the growing blob. No reader owns the fill:
+// it goes on for the others, or for the cache, when one leaves. A transfer that breaks off goes on
+// by Range where it stopped, the digest proves the join. Lives on the loop.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "cache/clock.h"
+#include "cache/event.h"
+#include "cache/store.h"
+#include "cache/task_group.h"
+#include "proxy/registries.h"
+
+namespace staithe::proxy {
+
+// "registry/repository": within which a digest has been shown.
+std::string scope_of(const Registry& registry, const std::string& repository);
+
+class Fills {
+ public:
+  Fills(asio::any_io_executor loop, cache::Store& store, Clock& clock);
+
+  // The blob, growing from upstream: starts the fill, or joins the one under way if that is for
+  // the same scope or admit() has let this scope in. Returns once upstream has answered and the
+  // blob has begun. Throws Failure: what upstream answered (blob_unknown, denied, ...), or
+  // storage_full / storage_failed if the cache cannot take it.
+  asio::awaitable<std::shared_ptr<cache::Blob>> open(Registry& registry, std::string repository,
+                                                     cache::Digest digest, bool& started);
+
+  // True while a fill for `digest` is under way.
+  bool under_way(const cache::Digest& digest) const { return fills_.contains(digest); }
+  // True if it is, and upstream has shown the blob, or is being asked to, within `scope`.
+  bool admits(const cache::Digest& digest, const std::string& scope) const;
+  // Upstream has shown the blob within `scope` too.
+  void admit(const cache::Digest& digest, const std::string& scope);
+
+  struct Progress {
+    cache::Digest digest;
+    std::string registry;
+    std::string repository;
+    std::uint64_t bytes = 0;
+    std::optional<std::uint64_t> total;
+    std::size_t readers = 0;
+  };
+  std::vector<Progress> progress() const;
+
+  // Gives all fills up and waits for their end.
+  asio::awaitable<void> stop();
+
+ private:
+  struct Fill {
+    Fill(asio::any_io_executor loop, cache::Digest of) : digest(of), changed(std::move(loop)) {}
+    cache::Digest digest;
+    std::string registry;
+    std::string repository;
+    std::set<std::string> scopes;
+    std::shared_ptr<cache::Blob> blob;  // once upstream has answered
+    std::uint64_t written_bytes = 0;
+    std::optional<Error> error;  // if there is no blob
+    Event changed;
+  };
+
+  asio::awaitable<void> run(std::shared_ptr<Fill> fill, Registry& registry);
+  asio::awaitable<void> fetch(Fill& fill, Upstream& upstream);
+  asio::awaitable<void> pump(Fill& fill, cache::BlobWriter& writer, Upstream& upstream,
+                             std::unique_ptr<HttpResponse> response);
+
+  asio::any_io_executor loop_;
+  cache::Store& store_;
+  Clock& clock_;
+  TaskGroup tasks_;
+  std::unordered_map<cache::Digest, std::shared_ptr<Fill>> fills_;
+};
+
+}  // namespace staithe::proxy

@@ -1,0 +1,132 @@
+#include "proxy/proxy.h"
+
+#include "cache/log.h"
+#include "proxy/errors.h"
+#include "proxy/listings.h"
+
+namespace staithe::proxy {
+
+namespace {
+
+asio::awaitable<Outcome> answer_local(Exchange& exchange, int status, std::string_view body) {
+  exchange.add("Cache-Status", cache_status(Outcome::local));
+  co_await exchange.reply(status, "application/json", body);
+  co_return Outcome::local;
+}
+
+}  // namespace
+
+Proxy::Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& store, Fills& fills,
+             TaskGroup& tasks)
+    : registries_(registries), blobs_(loop, store, fills, tasks), manifests_(loop, store, tasks) {}
+
+asio::awaitable<void> Proxy::handle(Exchange& exchange) {
+  ++traffic_.requests;
+  const Request& request = exchange.request();
+  exchange.add("Docker-Distribution-Api-Version", "registry/2.0");
+  if (policy_ && !request.host.empty() && !policy_->accepts(request.host)) {
+    co_await exchange.reply_error(403, "DENIED",
+                                  "this daemon serves programs on this machine that call it "
+                                  "localhost or 127.0.0.1; add further names to access.hosts");
+    co_return;
+  }
+  if (is_cross_site(request.field("Sec-Fetch-Site"), request.field("Origin"))) {
+    co_await exchange.reply_error(403, "DENIED", "requests of web pages are not served");
+    co_return;
+  }
+  if (request.method != "GET" && request.method != "HEAD") {
+    exchange.add("Allow", "GET, HEAD");
+    co_await exchange.reply_error(405, "UNSUPPORTED",
+                                  "this is a pull-through cache; push to the registry itself");
+    co_return;
+  }
+  auto route = parse_route(request.target);
+  const bool blob = route && std::holds_alternative<BlobRoute>(*route);
+  std::optional<Error> error;
+  if (route) {
+    try {
+      const Outcome outcome = co_await dispatch(exchange, std::move(*route));
+      switch (outcome) {
+        case Outcome::local:
+          break;
+        case Outcome::hit:
+          ++traffic_.hits;
+          break;
+        case Outcome::miss:
+        case Outcome::pass:
+          ++traffic_.misses;
+          break;
+        case Outcome::collapsed:
+          ++traffic_.collapsed;
+          break;
+        case Outcome::stale:
+          ++traffic_.stale;
+          break;
+      }
+      co_return;
+    } catch (const Failure& failure) {
+      error = failure.error();
+    }
+  } else {
+    error = std::move(route.error());
+  }
+  if (exchange.answered()) throw Failure(*error);
+  if (exchange.cache_status().empty())
+    exchange.add("Cache-Status",
+                 std::string("staithe; fwd=miss; detail=") + to_string(error->code));
+  const ErrorReply reply = blob ? reply_for_blob(error->code) : reply_for(error->code);
+  log::debug("request refused", {{"target", request.target}, {"error", *error}});
+  co_await exchange.reply_error(reply.status, reply.code, error->detail);
+}
+
+asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
+  if (std::holds_alternative<PingRoute>(route))
+    co_return co_await answer_local(exchange, 200, "{}");
+  if (std::holds_alternative<LiveRoute>(route))
+    co_return co_await answer_local(exchange, 200, R"({"status":"live"})");
+  if (std::holds_alternative<ReadyRoute>(route))
+    co_return co_await answer_local(exchange, ready_ ? 200 : 503,
+                                    ready_ ? R"({"status":"ready"})" : R"({"status":"not ready"})");
+
+  const ImageName& name = std::visit(
+      [](const auto& r) -> const ImageName& {
+        if constexpr (requires { r.name; }) {
+          return r.name;
+        } else {
+          std::unreachable();
+        }
+      },
+      route);
+  if (name.by_ns) exchange.add("OCI-Namespace", name.registry);
+  Registry& registry = registries_.find(name.registry);
+  std::string repository = registry.canonical(name.repository);
+  if (auto* manifest = std::get_if<ManifestRoute>(&route))
+    co_return co_await manifests_.serve(exchange, registry, std::move(repository),
+                                        std::move(manifest->reference));
+  if (auto* blob = std::get_if<BlobRoute>(&route))
+    co_return co_await blobs_.serve(exchange, registry, std::move(repository), blob->digest);
+  if (auto* tags = std::get_if<TagsRoute>(&route))
+    co_return co_await serve_listing(exchange, registry, std::move(repository),
+                                     "tags/list" + tags->query, Errc::name_unknown);
+  auto& referrers = std::get<ReferrersRoute>(route);
+  co_return co_await serve_listing(exchange, registry, std::move(repository),
+                                   "referrers/" + referrers.digest.to_string() + referrers.query,
+                                   Errc::manifest_unknown);
+}
+
+void Proxy::handled(const Exchange& exchange, std::chrono::microseconds took,
+                    const Error* failure) {
+  traffic_.bytes_served += exchange.body_bytes_sent();
+  if (failure || exchange.status() >= 400) ++traffic_.errors;
+  if (!log::enabled(log::Level::debug)) return;
+  log::debug("request", {{"method", exchange.request().method},
+                         {"target", exchange.request().target},
+                         {"status", exchange.status()},
+                         {"bytes", exchange.body_bytes_sent()},
+                         {"microseconds", took.count()},
+                         {"cache", exchange.cache_status()},
+                         {"user_agent", exchange.request().field("User-Agent")},
+                         {"error", failure ? failure->detail : std::string()}});
+}
+
+}  // namespace staithe::proxy

@@ -1,0 +1,83 @@
+#include "proxy/registries.h"
+
+#include <algorithm>
+
+#include "cache/escape.h"
+
+namespace staithe::proxy {
+
+namespace {
+
+// A wildcard makes one registry per name that a client invents; each is a few KiB.
+constexpr std::size_t max_registries = 1'000;
+
+}  // namespace
+
+const RegistrySettings* match_registry(const std::vector<RegistrySettings>& registries,
+                                       std::string_view name) {
+  const auto exact = std::ranges::find(registries, name, &RegistrySettings::name);
+  if (exact != registries.end()) return &*exact;
+  const auto wildcard = std::ranges::find_if(registries, [&](const RegistrySettings& entry) {
+    return entry.name.starts_with("*.") && host_below(name, std::string_view(entry.name).substr(2));
+  });
+  return wildcard == registries.end() ? nullptr : &*wildcard;
+}
+
+const RegistrySettings* default_registry(const std::vector<RegistrySettings>& registries) {
+  const auto it = std::ranges::find_if(registries, &RegistrySettings::is_default);
+  return it == registries.end() ? nullptr : &*it;
+}
+
+const std::string& identity_for(const RegistrySettings& registry, std::string_view repository) {
+  const IdentityFor* best = nullptr;
+  for (const IdentityFor& entry : registry.identity_for) {
+    if (repository.starts_with(entry.prefix) &&
+        (!best || entry.prefix.size() > best->prefix.size()))
+      best = &entry;
+  }
+  return best ? best->identity : registry.identity;
+}
+
+std::string Registry::canonical(const std::string& repository) const {
+  if (name_ == "docker.io" && repository.find('/') == std::string::npos)
+    return "library/" + repository;
+  return repository;
+}
+
+Upstream& Registry::upstream(const std::string& repository) {
+  const std::string& identity = identity_for(settings_, repository);
+  auto& upstream = upstreams_[identity];
+  if (!upstream) upstream = make_upstream_(name_, settings_, identity);
+  return *upstream;
+}
+
+Registry& Registries::find(const std::string& name) {
+  const RegistrySettings* settings = name.empty() ? default_registry(settings_.registries)
+                                                  : match_registry(settings_.registries, name);
+  if (!settings) {
+    std::string known;
+    for (const RegistrySettings& entry : settings_.registries)
+      known.append(known.empty() ? "" : ", ").append(entry.name);
+    throw Failure(
+        Errc::registry_unknown,
+        (name.empty() ? std::string("the request names no registry and none is the default")
+                      : "the registry " + printable(name, 100) + " is not configured here") +
+            "; configured: " + (known.empty() ? "none" : known) +
+            " ([[registry]] in staithe.toml)");
+  }
+  const std::string& own_name = name.empty() ? settings->name : name;
+  auto& registry = registries_[own_name];
+  if (!registry) {
+    if (registries_.size() > max_registries) {
+      registries_.erase(own_name);
+      throw Failure(Errc::registry_unknown,
+                    "more than " + std::to_string(max_registries) +
+                        " registries were asked for since start; name those that you use in "
+                        "[[registry]] instead of a wildcard");
+    }
+    registry = std::make_unique<Registry>(own_name, *settings, make_upstream_);
+  }
+  return *registry;
+}
+
+}  // namespace staithe::proxy

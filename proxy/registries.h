@@ -1,0 +1,72 @@
+// The registries that clients may ask for: a closed list from the configuration, never a dial
+// target that a client names (threat T10).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proxy/settings.h"
+#include "proxy/upstream.h"
+
+namespace staithe::proxy {
+
+// The entry that answers to `name`: exact names before wildcards, then the first in the file.
+// "*.suffix" matches names below the suffix, by whole labels. Null if none does.
+const RegistrySettings* match_registry(const std::vector<RegistrySettings>& registries,
+                                       std::string_view name);
+// The entry that answers requests that name no registry, or null.
+const RegistrySettings* default_registry(const std::vector<RegistrySettings>& registries);
+// The identity for a repository: that of the longest prefix in identity_for, else the registry's.
+// Empty = anonymous.
+const std::string& identity_for(const RegistrySettings& registry, std::string_view repository);
+
+// One registry that has been asked for: its settings, and an upstream per identity used.
+class Registry {
+ public:
+  using MakeUpstream = std::function<std::unique_ptr<Upstream>(
+      const std::string& name, const RegistrySettings& settings, const std::string& identity)>;
+
+  Registry(std::string name, const RegistrySettings& settings, MakeUpstream make_upstream)
+      : name_(std::move(name)), settings_(settings), make_upstream_(std::move(make_upstream)) {}
+
+  const std::string& name() const { return name_; }
+  const RegistrySettings& settings() const { return settings_; }
+  // The name under which upstream knows a repository: Docker Hub's official images have one part
+  // for people and "library/" before it for the registry.
+  std::string canonical(const std::string& repository) const;
+  // For a canonical repository. Throws Failure(config) if its identity cannot serve this registry.
+  Upstream& upstream(const std::string& repository);
+
+  const std::map<std::string, std::unique_ptr<Upstream>>& upstreams() const { return upstreams_; }
+
+ private:
+  std::string name_;
+  const RegistrySettings& settings_;
+  MakeUpstream make_upstream_;
+  std::map<std::string, std::unique_ptr<Upstream>> upstreams_;  // by identity
+};
+
+class Registries {
+ public:
+  // `settings` outlives this.
+  Registries(const ProxySettings& settings, Registry::MakeUpstream make_upstream)
+      : settings_(settings), make_upstream_(std::move(make_upstream)) {}
+
+  // The registry called `name`, or the default one if it is empty. Throws Failure(registry_unknown)
+  // with the names that are configured, so that a client falls back and a person understands.
+  Registry& find(const std::string& name);
+
+  const std::map<std::string, std::unique_ptr<Registry>>& used() const { return registries_; }
+  const std::vector<RegistrySettings>& configured() const { return settings_.registries; }
+
+ private:
+  const ProxySettings& settings_;
+  Registry::MakeUpstream make_upstream_;
+  std::map<std::string, std::unique_ptr<Registry>> registries_;
+};
+
+}  // namespace staithe::proxy

@@ -1,0 +1,244 @@
+#include "proxy/upstream.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <charconv>
+
+#include "cache/escape.h"
+#include "cache/log.h"
+
+namespace staithe::proxy {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// A pause that upstream asks for is waited out if it is short, so that clients see no 429 at all;
+// a longer one is told to them, so that they can turn to another source.
+constexpr auto patience = 10s;
+// Where a 429 says nothing about when to come back.
+constexpr auto default_pause = 5s;
+constexpr auto longest_pause = 300s;
+constexpr std::size_t max_error_body_bytes = 64 * 1024;
+
+bool is_redirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+std::chrono::seconds retry_after(const HttpResponse& response) {
+  const std::string_view text = response.headers().get("Retry-After");
+  std::int64_t seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds < 0) return default_pause;
+  return std::min<std::chrono::seconds>(std::chrono::seconds(seconds), longest_pause);
+}
+
+// The first message of an OCI error body, or the body's beginning.
+std::string said(const std::string& body) {
+  boost::system::error_code error;
+  const auto value = boost::json::parse(body, error);
+  if (!error && value.is_object()) {
+    if (const auto* errors = value.as_object().if_contains("errors");
+        errors && errors->is_array() && !errors->as_array().empty() &&
+        errors->as_array()[0].is_object()) {
+      const auto& first = errors->as_array()[0].as_object();
+      std::string text;
+      if (const auto* code = first.if_contains("code"); code && code->is_string())
+        text += std::string_view(code->as_string());
+      if (const auto* message = first.if_contains("message"); message && message->is_string())
+        text.append(text.empty() ? "" : ": ").append(std::string_view(message->as_string()));
+      return printable(text, 300);
+    }
+  }
+  return printable(body, 150);
+}
+
+// Counts the bytes of a body, and holds the connection's slot until it is done with.
+class CountedResponse final : public HttpResponse {
+ public:
+  CountedResponse(std::unique_ptr<HttpResponse> response, Slots::Slot slot,
+                  std::shared_ptr<UpstreamStats> stats)
+      : slot_(std::move(slot)), response_(std::move(response)), stats_(std::move(stats)) {}
+
+  int status() const override { return response_->status(); }
+  const Headers& headers() const override { return response_->headers(); }
+  asio::awaitable<bool> read(std::vector<char>& piece) override {
+    const bool more = co_await response_->read(piece);
+    if (more) stats_->bytes += piece.size();
+    co_return more;
+  }
+
+ private:
+  Slots::Slot slot_;
+  std::unique_ptr<HttpResponse> response_;
+  std::shared_ptr<UpstreamStats> stats_;
+};
+
+}  // namespace
+
+const char* to_string(Health health) {
+  switch (health) {
+    case Health::idle:
+      return "idle";
+    case Health::ok:
+      return "ok";
+    case Health::throttled:
+      return "throttled";
+    case Health::unreachable:
+      return "unreachable";
+    case Health::unauthorized:
+      return "unauthorized";
+  }
+  return "idle";
+}
+
+Upstream::Upstream(asio::any_io_executor loop, Settings settings,
+                   std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock)
+    : settings_(std::move(settings)),
+      authorizer_(std::move(authorizer)),
+      http_(http),
+      clock_(clock),
+      slots_(std::move(loop), settings_.max_connections) {}
+
+asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
+  ask.repository = settings_.prefix + ask.repository;
+  std::optional<Error> failed;
+  try {
+    for (int attempt = 1;; ++attempt) {
+      const auto left = paused_until_ - clock_.now();
+      if (left > patience)
+        throw Failure(Errc::throttled, url() + " asked for a pause; " +
+                                           std::to_string(paused().count()) + " s of it are left");
+      if (left > 0s) co_await clock_.sleep_until(paused_until_);
+      auto response = co_await send_once(ask);
+      note(*response);
+      if (response->status() != 429 || attempt == 2) co_return response;
+    }
+  } catch (const Failure& failure) {
+    failed = failure.error();
+  }
+  if (failed->code == Errc::unreachable || failed->code == Errc::upstream_failed ||
+      failed->code == Errc::upstream_nonsense)
+    health_ = Health::unreachable;
+  if (failed->code == Errc::unauthorized || failed->code == Errc::denied)
+    health_ = Health::unauthorized;
+  last_error_ = failed->detail;
+  throw Failure(*failed);
+}
+
+asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
+  auto slot = co_await slots_.acquire();
+  std::unique_ptr<HttpResponse> response;
+  for (bool repeated = false;; repeated = true) {
+    const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
+    response = co_await walk(ask, authorization);
+    if (response->status() != 401 || repeated) break;
+    if (!authorizer_->refused(ask.repository, authorization, response->headers())) break;
+  }
+  co_return std::make_unique<CountedResponse>(std::move(response), std::move(slot), stats_);
+}
+
+// From the registry along its redirects. The credential goes to the registry's origin only, and is
+// not taken up again once the chain has left it.
+asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::walk(
+    const Ask& ask, const auth::Authorization& authorization) {
+  const Url start = settings_.base.with_target("/v2/" + ask.repository + "/" + ask.what);
+  Url url = start;
+  bool at_home = true;
+  bool restarted = false;
+  for (int hops = 0;; ++hops) {
+    HttpRequest asked = request(ask, url);
+    if (at_home && authorization)
+      asked.headers.add("Authorization", std::string(authorization->reveal()));
+    ++stats_->requests;
+    auto response = co_await http_.send(std::move(asked));
+    if (!at_home && response->status() == 403 && !std::exchange(restarted, true)) {
+      url = start;  // A signed URL that has expired; the registry gives a new one.
+      at_home = true;
+      hops = 0;
+      continue;
+    }
+    if (!is_redirect(response->status())) co_return response;
+    const std::string* location = response->headers().find("Location");
+    if (!location || hops == max_redirects)
+      throw Failure(Errc::upstream_nonsense,
+                    this->url() + (location ? " redirects too often" : " redirects to nowhere"));
+    Url next = value_or_throw(url.resolve(*location));
+    if (const auto allowed = may_follow(settings_.redirects, url, next); !allowed)
+      throw Failure(allowed.error());
+    at_home = at_home && next.origin() == settings_.base.origin();
+    url = std::move(next);
+  }
+}
+
+HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
+  HttpRequest request{.method = ask.method,
+                      .url = url,
+                      .headers = {},
+                      .body = {},
+                      .ca_file = settings_.ca_file,
+                      .limits = settings_.limits};
+  if (!ask.accept.empty()) request.headers.add("Accept", ask.accept);
+  if (!ask.range.empty()) request.headers.add("Range", ask.range);
+  if (!ask.if_range.empty()) request.headers.add("If-Range", ask.if_range);
+  return request;
+}
+
+void Upstream::note(const HttpResponse& response) {
+  const int status = response.status();
+  const Health before = health_;
+  if (status == 429) {
+    const auto pause = retry_after(response);
+    paused_until_ = std::max(paused_until_, clock_.now() + pause);
+    health_ = Health::throttled;
+    last_error_ =
+        url() + " answered 429 and asks for a pause of " + std::to_string(pause.count()) + " s";
+  } else if (status == 401) {
+    health_ = Health::unauthorized;
+    last_error_ = url() + " answered 401 to a fresh credential";
+  } else if (status >= 500) {
+    health_ = Health::unreachable;
+    last_error_ = url() + " answered " + std::to_string(status);
+  } else {
+    health_ = Health::ok;
+    if (before != Health::ok) last_error_.clear();
+  }
+  if (before != health_ && before != Health::idle)
+    log::info("upstream changed state",
+              {{"upstream", url()}, {"state", to_string(health_)}, {"error", last_error_}});
+}
+
+Health Upstream::health() const {
+  if (health_ == Health::throttled && paused_until_ <= clock_.now()) return Health::ok;
+  return health_;
+}
+
+std::chrono::seconds Upstream::paused() const {
+  const auto left = std::chrono::ceil<std::chrono::seconds>(paused_until_ - clock_.now());
+  return std::max<std::chrono::seconds>(left, 0s);
+}
+
+asio::awaitable<Error> error_of(HttpResponse& response, std::string asked, Errc absent) {
+  const int status = response.status();
+  std::string body;
+  try {
+    body = co_await read_all(response, max_error_body_bytes);
+  } catch (const Failure&) {
+    // The status says enough.
+  }
+  const Errc code = status == 404                    ? absent
+                    : status == 401                  ? Errc::unauthorized
+                    : status == 403                  ? Errc::denied
+                    : status == 429                  ? Errc::throttled
+                    : status >= 500 && status <= 599 ? Errc::upstream_failed
+                                                     : Errc::upstream_nonsense;
+  std::string detail = "upstream answered " + std::to_string(status) + " for " + asked;
+  if (const std::string words = said(body); !words.empty()) detail += " (" + words + ")";
+  if (code == Errc::unauthorized || code == Errc::denied)
+    detail +=
+        ": this machine's identity may not read it, or a firewall is in the way; give the "
+        "identity AcrPull (or the registry's equal) on this registry";
+  co_return Error{code, std::move(detail)};
+}
+
+}  // namespace staithe::proxy

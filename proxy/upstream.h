@@ -1,0 +1,90 @@
+// A registry we pull from: one origin, asked with one identity.
+//
+// Adds the credential, renews it once after a 401 and repeats once, follows redirects to known blob
+// hosts without the credential, bounds the connections, and remembers how the registry fares. What
+// upstream answers is a response; what it does not answer is a Failure. Lives on the loop.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cache/clock.h"
+#include "cache/digest.h"
+#include "proxy/auth/authorizer.h"
+#include "proxy/http.h"
+#include "proxy/redirect.h"
+#include "proxy/slots.h"
+
+namespace staithe::proxy {
+
+enum class Health { idle, ok, throttled, unreachable, unauthorized };
+const char* to_string(Health health);
+
+struct UpstreamStats {
+  std::uint64_t requests = 0;
+  std::uint64_t bytes = 0;  // of response bodies
+};
+
+class Upstream {
+ public:
+  struct Settings {
+    Url base;            // scheme, host and port; the path is not used
+    std::string prefix;  // put before every repository
+    std::string ca_file;
+    RedirectPolicy redirects;
+    std::size_t max_connections = 16;
+    HttpLimits limits;
+  };
+
+  // `http` and `clock` outlive the upstream.
+  Upstream(asio::any_io_executor loop, Settings settings,
+           std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock);
+
+  struct Ask {
+    std::string method = "GET";   // or HEAD
+    std::string repository = {};  // without the prefix
+    std::string what = {};        // "manifests/latest", "blobs/sha256:...", "tags/list?n=5"
+    std::string accept = {};      // Accept, if any
+    std::string range = {};       // Range, if any
+    std::string if_range = {};    // validator for it
+  };
+  // A final response (no redirect; a 401 only after the repeat). Throws Failure: unreachable,
+  // upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked for), and what
+  // the Authorizer throws.
+  asio::awaitable<std::unique_ptr<HttpResponse>> send(Ask ask);
+
+  Health health() const;
+  std::chrono::seconds paused() const;  // left of a pause that upstream asked for
+  const std::string& last_error() const { return last_error_; }
+  std::vector<auth::TokenStatus> tokens() const { return authorizer_->tokens(); }
+  std::string url() const { return settings_.base.origin().to_string(); }
+  const UpstreamStats& stats() const { return *stats_; }
+
+ private:
+  asio::awaitable<std::unique_ptr<HttpResponse>> send_once(const Ask& ask);
+  asio::awaitable<std::unique_ptr<HttpResponse>> walk(const Ask& ask,
+                                                      const auth::Authorization& authorization);
+  HttpRequest request(const Ask& ask, const Url& url) const;
+  void note(const HttpResponse& response);
+
+  Settings settings_;
+  std::unique_ptr<auth::Authorizer> authorizer_;
+  HttpClient& http_;
+  Clock& clock_;
+  Slots slots_;
+  Health health_ = Health::idle;
+  Instant paused_until_{};
+  std::string last_error_;
+  std::shared_ptr<UpstreamStats> stats_ = std::make_shared<UpstreamStats>();
+};
+
+// What a response that is not a success means, as an Error that names the registry, what was asked,
+// and what upstream said (escaped, shortened). `absent` is the Errc for 404. Reads at most 64 KiB
+// of the body.
+asio::awaitable<Error> error_of(HttpResponse& response, std::string asked, Errc absent);
+
+}  // namespace staithe::proxy

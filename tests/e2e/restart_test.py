@@ -1,0 +1,101 @@
+#!/usr/bin/python3
+"""kill -9 in the middle of a fill, and what the next start makes of the leftovers."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import unittest
+
+from bodies import Reading, problems
+from lab import MIB, LabTest
+
+IMAGE = "contoso/restart:64MiB"
+SIZE = 64 * MIB
+
+
+class Restart(LabTest):
+    noise = [(IMAGE, SIZE)]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.staithed = self.lab.staithed.start()
+        self.blob = self.lab.image(IMAGE)["layers"][0]["digest"]
+        self.target = f"/v2/contoso.azurecr.io/restart/blobs/{self.blob}"
+
+    def reading(self, **steps) -> Reading:
+        return Reading(self.staithed.address, self.target, self.lab.origin_file(self.blob), **steps)
+
+    def kill_during_fill(self, after: int) -> None:
+        barrier = f"after {after}"
+        self.lab.azure.faults(
+            {"role": "storage", "times": 1, "action": {"hold": barrier, "after": after}}
+        )
+        on_disk = threading.Event()
+        client = self.reading(at=(MIB, on_disk.set))
+        client.start()
+        # What a client has received was written before.
+        self.assertTrue(on_disk.wait(30), client.problem)
+        self.lab.azure.wait_until_held(barrier)
+        self.staithed.kill()
+        client.join()
+        self.assertLess(client.received, SIZE)
+        self.lab.azure.release(barrier)
+
+    def test_right_bytes_after_kill_9_in_the_middle_of_a_fill(self) -> None:
+        for after in (SIZE // 2, SIZE - 1):
+            with self.subTest(after=after):
+                self.kill_during_fill(after)
+                self.staithed.start()
+                self.assertEqual(self.staithed.partial_files(), [])
+                self.assertNotIn(self.blob, self.staithed.blob_files())
+                again = self.reading()
+                again.start()
+                self.assertEqual(problems([again]), [])
+                self.staithed.stop()
+                self.index_and_disk_agree()
+                # The next round has to fill anew.
+                self.staithed.blob_files()[self.blob].unlink()
+                self.staithed.start()
+
+    def test_a_start_reconciles_index_and_disk(self) -> None:
+        skopeo = self.lab.skopeo()
+        reference = f"{self.staithed.address}/contoso.azurecr.io/multi:1"
+        skopeo.pull(reference)
+        self.assertEqual(self.staithed.stop(), 0)
+        files = self.staithed.blob_files()
+        lost = self.lab.image("contoso/multi:1")["layers"][0]["digest"]
+        files[lost].unlink()
+        (self.staithed.cache / "partial" / "leftover").write_bytes(b"half of something")
+        self.staithed.start()
+        self.assertEqual(self.staithed.partial_files(), [])
+        self.assertEqual(skopeo.pull(reference), self.lab.digest("contoso/multi:1"))
+        self.staithed.stop()
+        self.index_and_disk_agree()
+
+    def test_a_damaged_index_is_set_aside_and_rebuilt(self) -> None:
+        skopeo = self.lab.skopeo()
+        reference = f"{self.staithed.address}/contoso.azurecr.io/busybox:1"
+        skopeo.pull(reference)
+        self.staithed.stop()
+        for suffix in ("-wal", "-shm"):
+            (self.staithed.cache / f"index.db{suffix}").unlink(missing_ok=True)
+        (self.staithed.cache / "index.db").write_bytes(b"this is not a database" * 1000)
+        self.staithed.start()
+        self.assertEqual(skopeo.pull(reference), self.lab.digest("contoso/busybox:1"))
+        self.staithed.stop()
+        self.index_and_disk_agree()
+
+    def index_and_disk_agree(self) -> None:
+        """Only for a daemon that has stopped."""
+        index = sqlite3.connect(f"file:{self.staithed.cache / 'index.db'}?mode=ro", uri=True)
+        try:
+            indexed = dict(index.execute("SELECT digest, size_bytes FROM blobs"))
+        finally:
+            index.close()
+        stored = {d: path.stat().st_size for d, path in self.staithed.blob_files().items()}
+        self.assertEqual(indexed, stored)
+
+
+if __name__ == "__main__":
+    unittest.main()

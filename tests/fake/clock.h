@@ -1,0 +1,111 @@
+// A clock that a test owns: time passes only when it says so.
+//
+//   asio::io_context io;
+//   ManualClock clock(io);
+//   ... spawn coroutines ...
+//   clock.settle();            runs everything that is ready
+//   clock.advance(10min);      time passes, sleepers wake in their order, each at its own instant
+//   clock.set_wall(...);       somebody sets the wall clock; the boot clock does not notice
+//   clock.freeze(1h);          the machine is frozen: only the wall clock goes on
+//
+// `io` is run here with poll(), so a test never blocks; nothing else should run it meanwhile.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
+#include <chrono>
+#include <cstddef>
+#include <map>
+
+#include "cache/clock.h"
+#include "cache/event.h"
+
+namespace staithe::fake {
+
+class ManualClock final : public Clock {
+ public:
+  explicit ManualClock(asio::io_context& io) : io_(io) {}
+
+  Instant now() const override { return now_; }
+  WallTime wall() const override { return WallTime(now_.time_since_epoch()) + wall_offset_; }
+
+  asio::awaitable<void> sleep_until(Instant when) override {
+    if (when <= now_) co_return;
+    Sleeper sleeper(*this, when, co_await asio::this_coro::executor);
+    co_await sleeper.woken.wait();
+    if (now_ < when) throw boost::system::system_error(asio::error::operation_aborted);
+  }
+
+  // Runs what is ready, and what that makes ready.
+  void settle() {
+    io_.restart();
+    io_.poll();
+  }
+
+  // Time passes; at each instant that somebody sleeps until, everything runs that is ready then.
+  void advance(std::chrono::nanoseconds duration) {
+    const Instant target = now_ + duration;
+    settle();
+    while (!sleepers_.empty() && sleepers_.begin()->first <= target) wake_first();
+    now_ = target;
+    settle();
+  }
+
+  // Passes to the next instant that somebody sleeps until; false if nobody sleeps.
+  bool advance_to_next() {
+    settle();
+    if (sleepers_.empty()) return false;
+    wake_first();
+    return true;
+  }
+
+  void set_wall(WallTime wall) { wall_offset_ = wall - WallTime(now_.time_since_epoch()); }
+  void jump_wall(std::chrono::nanoseconds by) { wall_offset_ += by; }
+  void freeze(std::chrono::nanoseconds by) { jump_wall(by); }
+  // The machine is suspended: time passes on both clocks, and nobody wakes before its end.
+  void suspend(std::chrono::nanoseconds by) {
+    settle();
+    now_ += by;
+    while (!sleepers_.empty() && sleepers_.begin()->first <= now_) wake_first();
+    settle();
+  }
+
+  std::size_t sleepers() const { return sleepers_.size(); }
+
+ private:
+  struct Sleeper {
+    Sleeper(ManualClock& on, Instant when, asio::any_io_executor loop)
+        : woken(std::move(loop)), clock(on), place(clock.sleepers_.emplace(when, this)) {}
+    ~Sleeper() {
+      if (place != clock.sleepers_.end()) clock.sleepers_.erase(place);
+    }
+    Sleeper(const Sleeper&) = delete;
+    Sleeper& operator=(const Sleeper&) = delete;
+    Event woken;
+    ManualClock& clock;
+    std::multimap<Instant, Sleeper*>::iterator place;
+  };
+
+  void wake_first() {
+    const auto first = sleepers_.begin();
+    now_ = std::max(now_, first->first);
+    Sleeper* sleeper = first->second;
+    sleepers_.erase(first);
+    sleeper->place = sleepers_.end();
+    sleeper->woken.notify_all();
+    settle();
+  }
+
+  asio::io_context& io_;
+  // Not zero, so that arithmetic on a forgotten Instant{} shows.
+  Instant now_{std::chrono::hours(1000)};
+  std::chrono::nanoseconds wall_offset_ =
+      std::chrono::sys_days(std::chrono::year(2026) / 1 / 1).time_since_epoch();
+  std::multimap<Instant, Sleeper*> sleepers_;
+};
+
+}  // namespace staithe::fake

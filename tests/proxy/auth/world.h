@@ -1,0 +1,120 @@
+// The surroundings of a test of credentials: a loop, a clock, a network, tasks and chance, all
+// driven by hand.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/system/system_error.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/random.h"
+#include "cache/task_group.h"
+#include "proxy/auth/environment.h"
+#include "tests/fake/clock.h"
+#include "tests/fake/http.h"
+
+namespace staithe::proxy::auth {
+
+// One coroutine that a test has started.
+struct CallerBase {
+  virtual ~CallerBase() = default;
+  // Its client has gone.
+  void leave() { signal.emit(asio::cancellation_type::terminal); }
+  asio::cancellation_signal signal;
+};
+
+template <class T>
+struct Caller : CallerBase {
+  std::optional<Result<T>> outcome;
+  bool left = false;  // ended by leave()
+
+  bool done() const { return outcome.has_value() || left; }
+  const T& value() const {
+    if (!outcome) throw std::logic_error("the call has not returned");
+    if (!*outcome) throw Failure(outcome->error());
+    return **outcome;
+  }
+  const Error& error() const {
+    if (!outcome || *outcome) throw std::logic_error("the call has not failed");
+    return outcome->error();
+  }
+};
+
+class World {
+ public:
+  explicit World(std::uint64_t seed = 1)
+      : clock(io), http(clock), random(seed), tasks(io.get_executor(), [this](auto name, auto why) {
+          reports.push_back(std::string(name) + ": " + std::string(why));
+        }) {}
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  ~World() {
+    tasks.cancel();
+    for (const auto& caller : callers_) caller->leave();
+    clock.settle();
+    EXPECT_EQ(tasks.size(), 0U) << "a task did not end when it was cancelled";
+  }
+
+  Environment environment() {
+    return {.http = http, .clock = clock, .tasks = tasks, .random = random, .limits = {}};
+  }
+
+  // Starts the call and runs until nothing is ready; time stands still.
+  template <class T>
+  std::shared_ptr<Caller<T>> call(asio::awaitable<T> call) {
+    const std::shared_ptr<Caller<T>> caller = begin(std::move(call));
+    clock.settle();
+    return caller;
+  }
+  // Starts it only: it runs with the next settle() or advance().
+  template <class T>
+  std::shared_ptr<Caller<T>> begin(asio::awaitable<T> call) {
+    auto caller = std::make_shared<Caller<T>>();
+    callers_.push_back(caller);
+    asio::co_spawn(io, capture(std::move(call), caller),
+                   asio::bind_cancellation_slot(caller->signal.slot(), [](std::exception_ptr) {}));
+    return caller;
+  }
+  // The outcome of a call that needs no time.
+  template <class T>
+  Result<T> now(asio::awaitable<T> awaitable) {
+    const auto caller = call(std::move(awaitable));
+    if (!caller->outcome) {
+      ADD_FAILURE() << "the call waits";
+      return fail(Errc::cancelled, "the call waits");
+    }
+    return std::move(*caller->outcome);
+  }
+
+  asio::io_context io;
+  fake::ManualClock clock;
+  fake::FakeHttpClient http;
+  SeededRandom random;
+  std::vector<std::string> reports;  // of the task group: what failed in the background
+  TaskGroup tasks;
+
+ private:
+  template <class T>
+  static asio::awaitable<void> capture(asio::awaitable<T> call, std::shared_ptr<Caller<T>> caller) {
+    try {
+      caller->outcome.emplace(co_await std::move(call));
+    } catch (const Failure& failure) {
+      caller->outcome.emplace(std::unexpected(failure.error()));
+    } catch (const boost::system::system_error& error) {
+      caller->left = true;
+      EXPECT_EQ(error.code(), asio::error::operation_aborted);
+    }
+  }
+
+  std::vector<std::shared_ptr<CallerBase>> callers_;
+};
+
+}  // namespace staithe::proxy::auth
