@@ -94,7 +94,7 @@ class FullScreen {
     std::string picture = "\x1b[H";
     for (std::size_t row = 0; !text.empty() && (rows == 0 || row + 1 < rows); ++row) {
       const std::size_t end = std::min(text.find('\n'), text.size());
-      picture += std::string(text.substr(0, end)) + "\x1b[K\r\n";
+      picture += std::string(text.substr(0, end)) + "\x1b[K\n";
       text.remove_prefix(std::min(end + 1, text.size()));
     }
     out_ << picture << "\x1b[J" << std::flush;

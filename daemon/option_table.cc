@@ -150,8 +150,8 @@ constexpr Option kOptions[] = {
      .key = "tag_ttl",
      .grammar = Grammar::duration,
      .standard = R"("0s")",
-     .help = "How long a tag is trusted without asking upstream; 0s: every pull by tag asks (one "
-             "HEAD)",
+     .help =
+         "How long a tag is trusted without asking upstream; 0s: one HEAD for every pull by tag",
      .slot = [](Target t) -> milliseconds& { return t.config->freshness.tag_ttl; },
      .least = 0,
      .most = 365 * kDay},

@@ -4,6 +4,7 @@
 // escaped and cut, except where the value may hold a secret.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <expected>
@@ -88,12 +89,13 @@ std::string_view nearest(std::string_view text, const auto& candidates);
 std::size_t edit_distance(std::string_view a, std::string_view b);
 
 std::string_view nearest(std::string_view text, const auto& candidates) {
-  // One edit in three characters: "tag_tll" is near "tag_ttl", "users" is not near "hosts".
-  std::size_t best = text.size() / 3 + 1;
+  std::size_t best = edit_distance(text, "") + 1;
   std::string_view found;
   for (const std::string_view candidate : candidates) {
+    // One edit in three characters: "tag_tll" is near "tag_ttl", "users" is not near "hosts".
+    const std::size_t most = std::max(text.size(), candidate.size()) / 3;
     const std::size_t distance = edit_distance(text, candidate);
-    if (distance < best) {
+    if (distance <= most && distance < best) {
       best = distance;
       found = candidate;
     }

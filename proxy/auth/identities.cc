@@ -35,7 +35,7 @@ std::shared_ptr<TokenKeeper> Identities::entra_token(const IdentitySettings& ide
   if (!keeper) {
     keeper = std::make_shared<TokenKeeper>(
         "Entra token of the managed identity", Kind::entra,
-        std::make_unique<ManagedIdentitySource>(environment_, metadata_service_, azure_.audience,
+        std::make_unique<ImdsTokenSource>(environment_, metadata_service_, azure_.audience,
                                                 identity),
         environment_);
   }

@@ -69,7 +69,7 @@ asio::awaitable<Answer> MetadataService::ask(std::string target, std::string ste
   co_return co_await auth::ask(environment_, std::move(request), std::move(step));
 }
 
-ManagedIdentitySource::ManagedIdentitySource(Environment environment,
+ImdsTokenSource::ImdsTokenSource(Environment environment,
                                              std::shared_ptr<MetadataService> service,
                                              std::string audience, const IdentitySettings& identity)
     : environment_(environment),
@@ -86,7 +86,7 @@ ManagedIdentitySource::ManagedIdentitySource(Environment environment,
                   "the role AcrPull, or correct the id in [identity]";
 }
 
-asio::awaitable<Token> ManagedIdentitySource::fetch() {
+asio::awaitable<Token> ImdsTokenSource::fetch() {
   std::optional<Instant> gone_since;  // of the first 410
   for (int tries = 1;; ++tries) {
     std::optional<Answer> answer;
@@ -132,7 +132,7 @@ asio::awaitable<Token> ManagedIdentitySource::fetch() {
   }
 }
 
-Result<Token> ManagedIdentitySource::read(const Answer& answer) const {
+Result<Token> ImdsTokenSource::read(const Answer& answer) const {
   const Result<json::value> parsed = parse_json_object(answer.body.reveal());
   if (!parsed) return std::unexpected(parsed.error());
   const json::object& object = parsed->get_object();

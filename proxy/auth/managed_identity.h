@@ -48,9 +48,9 @@ class MetadataService {
 //   400, 403, other 4xx           fails with unauthorized: an operator has to act
 //   403 "unreachable", 200 but    fails with upstream_nonsense: another program answers at the
 //   no JSON, a redirect           service's address
-class ManagedIdentitySource final : public TokenSource {
+class ImdsTokenSource final : public TokenSource {
  public:
-  ManagedIdentitySource(Environment environment, std::shared_ptr<MetadataService> service,
+  ImdsTokenSource(Environment environment, std::shared_ptr<MetadataService> service,
                         std::string audience, const IdentitySettings& identity);
 
   asio::awaitable<Token> fetch() override;

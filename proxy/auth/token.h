@@ -20,7 +20,7 @@ struct Life {
   Instant since;
   WallTime wall_since;
   std::chrono::nanoseconds lasts{};
-  std::optional<std::chrono::nanoseconds> refresh_in;  // the issuer's advice, after `since`
+  std::optional<std::chrono::nanoseconds> refresh_in = {};  // the issuer's advice, after `since`
 
   Instant end() const { return since + lasts; }
   WallTime wall_end() const { return wall_since + lasts; }
@@ -34,10 +34,10 @@ struct Token {
 
 // What an answer tells about a token's life.
 struct LifeClues {
-  std::optional<std::int64_t> expires_in;   // seconds, from the answer
-  std::optional<std::int64_t> expires;      // `exp` or `expires_on`, seconds since 1970
-  std::optional<std::int64_t> issued;       // `iat`
-  std::optional<std::int64_t> server_date;  // the Date header of the answer
+  std::optional<std::int64_t> expires_in = {};   // seconds, from the answer
+  std::optional<std::int64_t> expires = {};      // `exp` or `expires_on`, seconds since 1970
+  std::optional<std::int64_t> issued = {};       // `iat`
+  std::optional<std::int64_t> server_date = {};  // the Date header of the answer
   std::int64_t wall = 0;                    // our own clock, which may be wrong by hours
 };
 

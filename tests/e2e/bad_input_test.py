@@ -48,9 +48,12 @@ class BadInput(LabTest):
 
     def test_names(self) -> None:
         codes: tuple[str, ...] = ("NAME_INVALID", "NAME_UNKNOWN")
-        for name in ("Busybox", "-busybox", "busy_-box", "a//b", "a/", "ä", "a%20b", "a" * 300):
+        for name in ("Busybox", "-busybox", "busy_-box", "a//b", "a/", "a" * 300):
             self.refused(f"{REGISTRY}/{name}/manifests/1", (400, 404), codes)
-        for tag in ("-1", ".1", "a" * 129, "a%2fb"):
+        # What no name has in it may be refused before it is taken for a name.
+        for target in ("ä/manifests/1", "a%20b/manifests/1", "busybox/manifests/a%2fb"):
+            self.refused(f"{REGISTRY}/{target}", (400, 404), (*codes, "UNSUPPORTED"))
+        for tag in ("-1", ".1", "a" * 129):
             codes = ("MANIFEST_INVALID", "TAG_INVALID", "NAME_INVALID", "MANIFEST_UNKNOWN")
             self.refused(f"{REGISTRY}/busybox/manifests/{tag}", (400, 404), codes)
         self.refused(f"{REGISTRY}/busybox/manifests/absent", 404, "MANIFEST_UNKNOWN")
@@ -112,7 +115,7 @@ class BadInput(LabTest):
     def test_a_head_of_one_mebibyte(self) -> None:
         reply = raw.request(self.address, "GET", "/v2/", X_Large="x" * MIB)
         self.assertIn(reply.status, (400, 431))
-        self.assertEqual(json.loads(reply.body)["errors"][0]["detail"], None)
+        self.assertTrue(json.loads(reply.body)["errors"][0]["message"])
         self.assertIn(reply.ended, ("fin", "rst"))
         reply = raw.request(self.address, "GET", "/v2/" + "x" * MIB)
         self.assertIn(reply.status, (400, 414, 431))

@@ -163,7 +163,6 @@ class LabTest(unittest.TestCase):
 
     noise: list[tuple[str, int]] = []
     lab: Lab
-    maxDiff = None
 
     def setUp(self) -> None:
         self.lab = Lab(self.noise)
@@ -175,9 +174,18 @@ class LabTest(unittest.TestCase):
         self._result = result
         return super().run(result)
 
+    def assert_bytes(self, found: bytes, expected: bytes) -> None:
+        """Equality of bodies; megabytes in a failure's message help nobody."""
+        same = found == expected
+        self.assertTrue(same, f"{len(found)} bytes came that are not the {len(expected)} expected")
+
     def _keep_logs_of_failure(self) -> None:
         result = self._result
-        if result and any(test is self for test, _ in result.failures + result.errors):
+        if not result:
+            return
+        failed = [test for test, _ in result.failures + result.errors]
+        # A failed subtest is an object of its own that knows its test.
+        if any(getattr(test, "test_case", test) is self for test in failed):
             self.lab.keep_logs(self.id())
 
 

@@ -24,7 +24,7 @@ class Rights(LabTest):
         for method in ("GET", "HEAD"):
             target = f"/v2/{REGISTRY}/team-a/private/blobs/{self.shared}"
             reply = self.staithed.get(target, method)
-            self.assertEqual(reply.status, 403, reply.body)
+            self.assertEqual(reply.status, 403, reply.body[:200])
             self.assertIsNone(reply.headers["WWW-Authenticate"])
         self.assertEqual(reply.body, b"")
 
@@ -40,7 +40,8 @@ class Rights(LabTest):
         for repository in (f"{REGISTRY}/team-a/private", "docker.io/library/busybox"):
             with self.subTest(repository=repository):
                 reply = self.staithed.get(f"/v2/{repository}/blobs/{self.shared}")
-                self.assertEqual((reply.status, reply.body), (200, truth))
+                self.assertEqual(reply.status, 200)
+                self.assert_bytes(reply.body, truth)
 
     def test_a_denied_manifest_is_403_and_never_a_challenge(self) -> None:
         self.lab.azure.set(denied=["contoso/team-a/*"])

@@ -80,6 +80,9 @@ def debian(directory: Path, marks: list[str]) -> tuple[list[Layer], str]:
             how = "debootstrap --variant=minbase"
         else:
             print(f"debootstrap failed ({failure}); taking local package files", file=sys.stderr)
+            for mount in ("proc", "sys"):
+                # It mounts them for the packages' scripts, and forgets them when it fails.
+                subprocess.run(["umount", "-l", root / mount], capture_output=True, check=False)
             shutil.rmtree(root, ignore_errors=True)
             _copy_essential_packages(root)
             how = "files of the local essential packages"
@@ -179,7 +182,8 @@ def _copy_essential_packages(root: Path) -> None:
         (root / merged).symlink_to(f"usr/{merged}")
     listing = "\0".join(p for p in present if p and p not in ("bin", "sbin", "lib", "lib64"))
     tar = subprocess.run(
-        ["tar", "-C", "/", "--no-recursion", "--null", "-T", "-", "-cf", "-"],
+        ["tar", "-C", "/", "--no-recursion", "--ignore-failed-read", "--null", "-T", "-",
+         "-cf", "-"],
         input=listing.encode(), capture_output=True, check=True,
     )  # fmt: skip
     unpack = ["tar", "-C", str(root), "--keep-directory-symlink", "-xf", "-"]

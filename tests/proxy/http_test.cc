@@ -142,8 +142,7 @@ TEST(ManualClock, WakesSleepersInTheirOrderEachAtItsInstant) {
 TEST(ManualClock, ASleeperThatIsCancelledThrows) {
   World world;
   std::vector<int> woken;
-  const auto sleeper =
-      world.call(sleep_and_note(world.clock, world.clock.now() + 1s, woken, 1));
+  const auto sleeper = world.call(sleep_and_note(world.clock, world.clock.now() + 1s, woken, 1));
   sleeper->leave();
   world.clock.settle();
   EXPECT_TRUE(sleeper->left);

@@ -53,20 +53,66 @@ TEST(Url, ReadsAbsoluteUrls) {
 
 TEST(Url, RefusesWhatCanBeReadInTwoWays) {
   const std::string_view table[] = {
-      "", "/", "contoso.azurecr.io", "contoso.azurecr.io:443/v2/", "//contoso.azurecr.io/",
-      "ftp://h/", "file:///etc/passwd", "javascript:alert(1)", "https:", "https:/h/", "https:h",
-      "https:///h/", "https:////h/", "https://", "https://?q", "https:///", "https://:443/",
-      "https://user@h/", "https://user:secret@h/", "https://h@evil.example/", "https://@h/",
-      "https://h/#fragment", "https://h#f", "https://h/a b", " https://h/", "https://h/ ",
-      "https://h/\r\nX: y", "https://h\t/", "https://h/\x01", "https://h/\x7f",
-      "https://h:0/", "https://h:65536/", "https://h:-1/", "https://h:80:80/", "https://h:http/",
+      "",
+      "/",
+      "contoso.azurecr.io",
+      "contoso.azurecr.io:443/v2/",
+      "//contoso.azurecr.io/",
+      "ftp://h/",
+      "file:///etc/passwd",
+      "javascript:alert(1)",
+      "https:",
+      "https:/h/",
+      "https:h",
+      "https:///h/",
+      "https:////h/",
+      "https://",
+      "https://?q",
+      "https:///",
+      "https://:443/",
+      "https://user@h/",
+      "https://user:secret@h/",
+      "https://h@evil.example/",
+      "https://@h/",
+      "https://h/#fragment",
+      "https://h#f",
+      "https://h/a b",
+      " https://h/",
+      "https://h/ ",
+      "https://h/\r\nX: y",
+      "https://h\t/",
+      "https://h/\x01",
+      "https://h/\x7f",
+      "https://h:0/",
+      "https://h:65536/",
+      "https://h:-1/",
+      "https://h:80:80/",
+      "https://h:http/",
       "https://h:8 0/",
-      "https://h./", "https://h../", "https://.h/", "https://a..b/", "https://./",
-      "https://h%2eevil/", "https://%68/", "https://h\\evil.example/", "https://h\\@evil/",
-      "https://ex\xc3\xa4mple/", "https://h!/", "https://h$/", "https://h,i/", "https://(h)/",
-      "https://[::1/", "https://::1/", "https://[fe80::1%25eth0]/", "https://[1.2.3.4]/",
-      "https://[::1]x/", "https://[]/",
-      "https://1.2.3.4.5/", "https://256.256.256.256/", "https://h.0x1/", "https://1.2.3.400/",
+      "https://h./",
+      "https://h../",
+      "https://.h/",
+      "https://a..b/",
+      "https://./",
+      "https://h%2eevil/",
+      "https://%68/",
+      "https://h\\evil.example/",
+      "https://h\\@evil/",
+      "https://ex\xc3\xa4mple/",
+      "https://h!/",
+      "https://h$/",
+      "https://h,i/",
+      "https://(h)/",
+      "https://[::1/",
+      "https://::1/",
+      "https://[fe80::1%25eth0]/",
+      "https://[1.2.3.4]/",
+      "https://[::1]x/",
+      "https://[]/",
+      "https://1.2.3.4.5/",
+      "https://256.256.256.256/",
+      "https://h.0x1/",
+      "https://1.2.3.400/",
   };
   for (const std::string_view text : table) {
     const Result<Url> url = Url::parse(text);
@@ -103,13 +149,15 @@ TEST(Url, ErrorsShowNeitherQueryNorUser) {
     }
   }
   const Result<Url> bad = Url::parse("https://contoso.azurecr.io/v2/\r\nEvil: 1");
-  EXPECT_EQ(bad.error().detail,
-            "'https://contoso.azurecr.io/v2/\\r\\nEvil: 1' is not a usable URL: it holds a space or "
-            "a control character");
+  EXPECT_EQ(
+      bad.error().detail,
+      "'https://contoso.azurecr.io/v2/\\r\\nEvil: 1' is not a usable URL: it holds a space or "
+      "a control character");
 }
 
 TEST(Url, PrintsWithoutQuery) {
-  const Url url = Url::parse("https://store.blob.core.windows.net:8443/c/d?sig=SECRET&se=1").value();
+  const Url url =
+      Url::parse("https://store.blob.core.windows.net:8443/c/d?sig=SECRET&se=1").value();
   EXPECT_EQ(url.printable(), "https://store.blob.core.windows.net:8443/c/d");
   EXPECT_EQ(url.path(), "/c/d");
   EXPECT_EQ(url.wire(), "https://store.blob.core.windows.net:8443/c/d?sig=SECRET&se=1");
@@ -145,8 +193,8 @@ TEST(Url, RefusesOddLocations) {
   const Url base = Url::parse("https://hub.example/v2/").value();
   for (const std::string_view location :
        {"", "///evil.example/x", "////evil.example", "https:evil.example", "https:/evil.example",
-        "https:///evil.example", "ftp://evil.example/", "javascript:1", "data:,x", "/a b", "/a\r\nb",
-        "//user@evil.example/", "//", "/x#y", "https://evil.example.", "mailto:a@b"}) {
+        "https:///evil.example", "ftp://evil.example/", "javascript:1", "data:,x", "/a b",
+        "/a\r\nb", "//user@evil.example/", "//", "/x#y", "https://evil.example.", "mailto:a@b"}) {
     const Result<Url> url = base.resolve(location);
     EXPECT_FALSE(url) << location << " became " << url->wire();
   }
@@ -164,16 +212,50 @@ TEST(Url, WithTargetStaysOnItsOriginAndOnOneLine) {
 // The host that was checked is the host that is dialled: libcurl, given what we send, must find the
 // origin that we found.
 TEST(Url, LibcurlReadsTheWireFormAsWeDo) {
-  const std::string_view pieces[] = {
-      "https://", "http://",  "HTTPS://", "//",  "/",    "\\",   "@",        ":",   "?",   "#",
-      "%",        "%2f",      "%00",      "[",   "]",    "::1",  "127.0.0.1", "0x7f", "1",  ".",
-      "..",       "a",        "evil.example",    "contoso.azurecr.io", "443", "65536", " ", "\t",
-      "&",        "=",        "~",        "\xff", "xn--", "-",   "_",        ";",   ",",   "localhost"};
+  const std::string_view pieces[] = {"https://",
+                                     "http://",
+                                     "HTTPS://",
+                                     "//",
+                                     "/",
+                                     "\\",
+                                     "@",
+                                     ":",
+                                     "?",
+                                     "#",
+                                     "%",
+                                     "%2f",
+                                     "%00",
+                                     "[",
+                                     "]",
+                                     "::1",
+                                     "127.0.0.1",
+                                     "0x7f",
+                                     "1",
+                                     ".",
+                                     "..",
+                                     "a",
+                                     "evil.example",
+                                     "contoso.azurecr.io",
+                                     "443",
+                                     "65536",
+                                     " ",
+                                     "\t",
+                                     "&",
+                                     "=",
+                                     "~",
+                                     "\xff",
+                                     "xn--",
+                                     "-",
+                                     "_",
+                                     ";",
+                                     ",",
+                                     "localhost"};
   SeededRandom random(11);
   int accepted = 0;
   for (int i = 0; i < 200'000; ++i) {
     std::string text = random.next() % 4 ? "https://" : "";
-    for (auto n = 1 + random.next() % 6; n > 0; --n) text += pieces[random.next() % std::size(pieces)];
+    for (auto n = 1 + random.next() % 6; n > 0; --n)
+      text += pieces[random.next() % std::size(pieces)];
     const Result<Url> url = Url::parse(text);
     if (!url) continue;
     ++accepted;

@@ -114,6 +114,7 @@ class World {
     }
   }
 
+  // Kept to the end, because a signal must outlive what was posted when it was emitted.
   std::vector<std::shared_ptr<CallerBase>> callers_;
 };
 

@@ -1,0 +1,85 @@
+#include "proxy/connection.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/fake/house.h"
+
+namespace staithe::proxy {
+namespace {
+
+using fake::Answer;
+using fake::House;
+
+Answer ask(House& house, const std::string& text) { return house.run(house.ask(text)); }
+
+TEST(Connection, AnswersATlsHelloInPlainHttpAtOnce) {
+  House house;
+  const Answer answer = ask(house, std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11));
+  EXPECT_EQ(answer.head.substr(0, 24), "HTTP/1.0 400 Bad Request");
+  EXPECT_FALSE(answer.reset);
+}
+
+TEST(Connection, KeepsItselfForTheNextRequestAndTakesPipelinedOnes) {
+  House house;
+  const Answer answer = ask(
+      house,
+      "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+      "HEAD /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  const std::string all = answer.head + "\r\n" + answer.body;
+  std::size_t answers = 0;
+  for (std::size_t at = 0; (at = all.find("HTTP/1.1 200 OK", at)) != std::string::npos; ++at)
+    ++answers;
+  EXPECT_EQ(answers, 3U);
+}
+
+TEST(Connection, SpeaksHttp10) {
+  House house;
+  const Answer answer = ask(house, "GET /v2/ HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.field("Connection"), "close");
+}
+
+TEST(Connection, RefusesAHeadBeyondItsLimitWithoutReset) {
+  House house;
+  const Answer answer = ask(house, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Long: " +
+                                       std::string(1024 * 1024, 'a') + "\r\n\r\n");
+  EXPECT_EQ(answer.status, 431);
+  EXPECT_TRUE(answer.complete);
+  EXPECT_FALSE(answer.reset);
+}
+
+TEST(Connection, RefusesEveryDoubtAboutTheFraming) {
+  House house;
+  const std::string host = "Host: localhost\r\n";
+  for (const std::string& text : {
+           std::string("GET /v2/ HTTP/1.1\r\n\r\n"),
+           "GET /v2/ HTTP/1.1\r\n" + host + host + "\r\n",
+           "GET /v2/ HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+           "GET /v2/ HTTP/1.1\r\n" + host + "Transfer-Encoding: identity\r\n\r\n",
+           "GET /v2/ HTTP/1.1\r\n" + host + "Content-Length: 5\r\n\r\nhello",
+           "GET /v2/ HTTP/1.1\r\n" + host + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+           "GET /v2/ HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
+           std::string("GET /v2/ HTTP/3.0\r\n\r\n"),
+           std::string("GET\r\n\r\n"),
+           std::string("\r\n\r\n\r\n\r\nnonsense\r\n\r\n"),
+       }) {
+    const Answer answer = ask(house, text);
+    EXPECT_EQ(answer.status, 400) << text;
+    EXPECT_NE(answer.body.find("\"errors\""), std::string::npos) << text;
+    EXPECT_FALSE(answer.reset) << text;
+  }
+}
+
+TEST(Connection, RefusesWritesWithABodyWithoutReset) {
+  House house;
+  const Answer answer = ask(house,
+                            "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\n"
+                            "Content-Length: 100000\r\n\r\n" +
+                                std::string(100'000, 'x'));
+  EXPECT_EQ(answer.status, 405);
+  EXPECT_TRUE(answer.complete);
+  EXPECT_FALSE(answer.reset);
+}
+
+}  // namespace
+}  // namespace staithe::proxy
