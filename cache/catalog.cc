@@ -55,15 +55,20 @@ const Catalog::Object* Catalog::find(const Digest& digest) const {
 
 void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes, bool verified,
                   std::int64_t now_unix_seconds) {
-  drop(digest);
-  const auto position = order_.insert(order_.end(), digest);
-  const Object object{.kind = kind,
-                      .size_bytes = size_bytes,
-                      .used_order = ++last_order_,
-                      .used_unix_seconds = now_unix_seconds,
-                      .verified = verified};
-  objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position});
-  count(object, true);
+  const auto [it, inserted] = objects_.try_emplace(digest);
+  Entry& entry = it->second;
+  if (inserted) {
+    entry.position = order_.insert(order_.end(), digest);
+  } else {
+    count(entry.object, false);
+    order_.splice(order_.end(), order_, entry.position);
+  }
+  entry.object = {.kind = kind,
+                  .size_bytes = size_bytes,
+                  .used_order = ++last_order_,
+                  .used_unix_seconds = now_unix_seconds,
+                  .verified = verified};
+  count(entry.object, true);
   used_.insert(digest);
 }
 
@@ -119,8 +124,6 @@ void Catalog::link(std::string_view repository, const Digest& digest,
   } else {
     return;
   }
-  // A row must follow its object's: the index applies changes in the order noted here, and objects
-  // of `used_` are written before them.
   changes_.emplace_back(LinkRow{std::string(repository), digest, checked_unix_seconds});
 }
 
@@ -131,8 +134,7 @@ void Catalog::unlink(std::string_view repository, const Digest& digest) {
   if (std::erase_if(it->second.links, [&](const Link& link) { return link.repository == *id; }) ==
       0)
     return;
-  // The table has no row of its own for "no longer": a check time of zero is always too old.
-  changes_.emplace_back(LinkRow{std::string(repository), digest, 0});
+  changes_.emplace_back(DropLink{std::string(repository), digest});
 }
 
 std::optional<std::int64_t> Catalog::linked(std::string_view repository,
@@ -142,7 +144,7 @@ std::optional<std::int64_t> Catalog::linked(std::string_view repository,
   const auto id = interned(repository);
   if (!id) return std::nullopt;
   const auto found = std::ranges::find(it->second.links, *id, &Link::repository);
-  if (found == it->second.links.end() || found->checked_unix_seconds == 0) return std::nullopt;
+  if (found == it->second.links.end()) return std::nullopt;
   return found->checked_unix_seconds;
 }
 
@@ -175,7 +177,8 @@ std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.en
 std::vector<Change> Catalog::take_changes() {
   std::vector<Change> changes;
   changes.reserve(used_.size() + changes_.size());
-  // Drops come first: an object dropped and added again must end up there.
+  // Drops come first: an object dropped and added again must end up there. Links follow objects, in
+  // the order noted.
   std::vector<Change> others;
   for (Change& change : changes_) {
     if (std::holds_alternative<DropObject>(change)) {
@@ -188,7 +191,7 @@ std::vector<Change> Catalog::take_changes() {
   for (Change& change : others) {
     // A link noted before its object was dropped went with it.
     if (const auto* link = std::get_if<LinkRow>(&change);
-        link && link->checked_unix_seconds != 0 && !linked(link->repository, link->digest))
+        link && !linked(link->repository, link->digest))
       continue;
     changes.push_back(std::move(change));
   }

@@ -45,7 +45,7 @@ class Catalog {
   void restore(Index::Contents contents);
 
   const Object* find(const Digest& digest) const;
-  // Adds an object as the most recently used, or marks the one there as used.
+  // Adds an object as the most recently used. One that is there already keeps its links.
   void add(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes, bool verified,
            std::int64_t now_unix_seconds);
   // Adds what was found on disk without a row: the least recently used.

@@ -121,8 +121,16 @@ void PosixDisk::list(const std::filesystem::path& directory,
   struct Close {
     void operator()(DIR* stream) const { ::closedir(stream); }
   };
-  const std::unique_ptr<DIR, Close> stream(::opendir(directory.c_str()));
-  if (!stream) throw_errno("cannot list", directory);
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) {
+    if (errno == ENOENT) return;
+    throw_errno("cannot list", directory);
+  }
+  const std::unique_ptr<DIR, Close> stream(::fdopendir(fd));
+  if (!stream) {
+    const File close_it(fd);
+    throw_errno("cannot list", directory);
+  }
   for (;;) {
     errno = 0;
     const dirent* entry = ::readdir(stream.get());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "cache/digest.h"
@@ -14,7 +15,11 @@ namespace staithe::cache {
 inline constexpr std::uint64_t block_bytes = 4096;
 
 constexpr std::uint64_t cost_bytes(std::uint64_t size_bytes) {
-  return (size_bytes + block_bytes - 1) / block_bytes * block_bytes;
+  const std::uint64_t rest = size_bytes % block_bytes;
+  if (rest == 0) return size_bytes;
+  // Upstream announces sizes; none of them may wrap round to a small cost.
+  constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+  return size_bytes > most - block_bytes ? most : size_bytes - rest + block_bytes;
 }
 
 struct Budget {

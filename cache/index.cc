@@ -1,8 +1,14 @@
 #include "cache/index.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 
+#include <array>
+#include <cerrno>
 #include <string_view>
+
+#include "cache/disk.h"
 
 namespace staithe::cache {
 
@@ -24,6 +30,23 @@ CREATE TABLE tags(
   checked_unix_seconds INTEGER NOT NULL, PRIMARY KEY(repository, tag)) WITHOUT ROWID;
 )sql";
 
+// The names that SQLite uses for one database.
+constexpr std::array<const char*, 4> database_files = {"index.db", "index.db-wal", "index.db-shm",
+                                                       "index.db-journal"};
+
+// A row beyond these was not written by us; arithmetic on what is within them cannot overflow.
+constexpr std::int64_t max_row_number = std::int64_t{1} << 60;
+
+bool makes_sense(std::int64_t number, std::int64_t least = 0) {
+  return number >= least && number <= max_row_number;
+}
+
+// The file is no use any more, as opposed to a disk that fails now.
+class Damaged : public Failure {
+ public:
+  explicit Damaged(std::string detail) : Failure(Errc::storage_failed, std::move(detail)) {}
+};
+
 struct Finalize {
   void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
 };
@@ -35,9 +58,11 @@ class Index::Database {
  public:
   using Statement = std::unique_ptr<sqlite3_stmt, Finalize>;
 
-  explicit Database(const std::filesystem::path& path) : path_(path) {
+  explicit Database(const std::filesystem::path& directory)
+      : path_(directory / database_files.front()) {
+    make_file(directory);
     const int code =
-        sqlite3_open_v2(path.c_str(), &connection_,
+        sqlite3_open_v2(path_.c_str(), &connection_,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                             SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE,
                         nullptr);
@@ -79,6 +104,8 @@ class Index::Database {
     if (code != SQLITE_DONE) check(code);
   }
 
+  // After a failure that is reported already.
+  void roll_back() { sqlite3_exec(connection_, "ROLLBACK", nullptr, nullptr, nullptr); }
   bool in_transaction() const { return sqlite3_get_autocommit(connection_) == 0; }
 
  private:
@@ -86,14 +113,37 @@ class Index::Database {
     if (code == SQLITE_OK) return;
     const int primary = code & 0xff;
     const char* cause = connection_ ? sqlite3_errmsg(connection_) : sqlite3_errstr(code);
+    std::string detail = "index " + path_.string() + ": " + cause;
+    // SQLITE_ERROR: our statements do not fit its tables.
+    if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB || primary == SQLITE_ERROR ||
+        code == SQLITE_IOERR_READ)
+      throw Damaged(std::move(detail));
     throw Failure(primary == SQLITE_FULL ? Errc::storage_full : Errc::storage_failed,
-                  "index " + path_.string() + ": " + cause);
+                  std::move(detail));
+  }
+
+  // SQLite gives new files the umask's mode, and its log the mode of the database; nobody else is
+  // to read which images this machine runs.
+  void make_file(const std::filesystem::path& directory) {
+    for (const char* name : database_files) {
+      struct stat status{};
+      if (::lstat((directory / name).c_str(), &status) == 0 && !S_ISREG(status.st_mode))
+        throw Damaged("index " + (directory / name).string() + " is not a file");
+    }
+    const File file(
+        ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR));
+    if (!file)
+      throw Failure(Errc::storage_failed,
+                    "cannot open the index " + path_.string() + ": " + describe_errno(errno));
+    ::fchmod(file.fd(), S_IRUSR | S_IWUSR);
   }
 
   void prepare_schema() {
-    // WAL with NORMAL keeps the file consistent at every instant and loses at most the last
-    // commits, which the files give back.
-    run("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY;");
+    // One connection writes and checkpoints (the model's order of a durable store), so nobody else
+    // is let in, which also spares the shared memory file. WAL with NORMAL keeps the file
+    // consistent at every instant and loses at most the last commits, which the files give back.
+    run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+        "PRAGMA temp_store=MEMORY;");
     const Statement version = prepare("PRAGMA user_version");
     step(version);
     const int found = sqlite3_column_int(version.get(), 0);
@@ -101,9 +151,8 @@ class Index::Database {
     const Statement tables = prepare("SELECT count(*) FROM sqlite_master");
     step(tables);
     if (found != 0 || sqlite3_column_int(tables.get(), 0) != 0)
-      throw Failure(Errc::storage_failed, "index " + path_.string() + " has schema version " +
-                                              std::to_string(found) + ", this release uses " +
-                                              std::to_string(schema_version));
+      throw Damaged("index " + path_.string() + " has schema version " + std::to_string(found) +
+                    ", this release uses " + std::to_string(schema_version));
     run((std::string("BEGIN;") + schema + "PRAGMA user_version=" + std::to_string(schema_version) +
          ";COMMIT;")
             .c_str());
@@ -142,9 +191,9 @@ std::string_view text_at(sqlite3_stmt* statement, int column) {
 
 Index::Index(const std::filesystem::path& directory) : directory_(directory) {
   try {
-    database_ = std::make_unique<Database>(directory_ / "index.db");
-  } catch (const Failure& failure) {
-    renew(failure.what());
+    database_ = std::make_unique<Database>(directory_);
+  } catch (const Damaged& damage) {
+    renew(damage.what());
   }
 }
 
@@ -152,11 +201,12 @@ void Index::renew(const std::string& why) {
   database_.reset();
   set_aside_ = why;
   std::error_code ignored;
-  std::filesystem::rename(directory_ / "index.db", directory_ / "index.db.set-aside", ignored);
+  const auto kept = directory_ / "index.db.set-aside";
+  std::filesystem::remove_all(kept, ignored);
+  std::filesystem::rename(directory_ / database_files.front(), kept, ignored);
   // The old log belongs to the old file; replayed into a new one it would damage it.
-  std::filesystem::remove(directory_ / "index.db-wal", ignored);
-  std::filesystem::remove(directory_ / "index.db-shm", ignored);
-  database_ = std::make_unique<Database>(directory_ / "index.db");
+  for (const char* name : database_files) std::filesystem::remove_all(directory_ / name, ignored);
+  database_ = std::make_unique<Database>(directory_);
 }
 
 Index::~Index() = default;
@@ -169,7 +219,10 @@ Index::Contents Index::load() {
         " ORDER BY used_order");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
-      if (!digest) continue;
+      // Of a row that makes no sense the file tells more.
+      if (!digest || !makes_sense(sqlite3_column_int64(statement.get(), 2)) ||
+          !makes_sense(sqlite3_column_int64(statement.get(), 3), -max_row_number))
+        continue;
       contents.objects.push_back(
           {.digest = *digest,
            .kind = sqlite3_column_int(statement.get(), 1) == 1 ? ObjectKind::manifest
@@ -181,7 +234,7 @@ Index::Contents Index::load() {
     statement = database_->prepare("SELECT repository, digest, checked_unix_seconds FROM links");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 1));
-      if (!digest) continue;
+      if (!digest || !makes_sense(sqlite3_column_int64(statement.get(), 2))) continue;
       contents.links.push_back({.repository = std::string(text_at(statement.get(), 0)),
                                 .digest = *digest,
                                 .checked_unix_seconds = sqlite3_column_int64(statement.get(), 2)});
@@ -190,29 +243,42 @@ Index::Contents Index::load() {
         database_->prepare("SELECT repository, tag, digest, checked_unix_seconds FROM tags");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 2));
-      if (!digest) continue;
+      if (!digest || !makes_sense(sqlite3_column_int64(statement.get(), 3))) continue;
       contents.tags.push_back({.repository = std::string(text_at(statement.get(), 0)),
                                .tag = std::string(text_at(statement.get(), 1)),
                                .digest = *digest,
                                .checked_unix_seconds = sqlite3_column_int64(statement.get(), 3)});
     }
-  } catch (const Failure& failure) {
-    // Damage inside the file: what was read is kept as a hint, the rest is found on disk.
-    renew(failure.what());
+  } catch (const Damaged& damage) {
+    // What was read is kept as a hint, the rest is found on disk.
+    renew(damage.what());
   }
   contents.incomplete = !set_aside_.empty();
   return contents;
 }
 
-void Index::apply(const std::vector<Change>& changes) {
+void Index::apply(const std::vector<Change>& changes) { write(changes, false); }
+
+void Index::rewrite(const std::vector<Change>& everything) {
+  try {
+    write(everything, true);
+  } catch (const Damaged& damage) {
+    renew(damage.what());
+    write(everything, true);
+  }
+}
+
+void Index::write(const std::vector<Change>& changes, bool anew) {
   Database& db = *database_;
   try {
     db.run("BEGIN IMMEDIATE");
+    if (anew) db.run("DELETE FROM blobs; DELETE FROM links; DELETE FROM tags;");
     const auto put_object = db.prepare("INSERT OR REPLACE INTO blobs VALUES(?,?,?,?,?)");
     const auto put_link = db.prepare("INSERT OR REPLACE INTO links VALUES(?,?,?)");
     const auto put_tag = db.prepare("INSERT OR REPLACE INTO tags VALUES(?,?,?,?)");
     const auto drop_object = db.prepare("DELETE FROM blobs WHERE digest=?");
     const auto drop_links = db.prepare("DELETE FROM links WHERE digest=?");
+    const auto drop_link = db.prepare("DELETE FROM links WHERE repository=? AND digest=?");
     const auto drop_tag = db.prepare("DELETE FROM tags WHERE repository=? AND tag=?");
     for (const Change& change : changes) {
       if (const auto* row = std::get_if<ObjectRow>(&change)) {
@@ -226,13 +292,15 @@ void Index::apply(const std::vector<Change>& changes) {
       } else if (const auto* drop = std::get_if<DropObject>(&change)) {
         db.execute(drop_object, drop->digest);
         db.execute(drop_links, drop->digest);
+      } else if (const auto* unlinked = std::get_if<DropLink>(&change)) {
+        db.execute(drop_link, unlinked->repository, unlinked->digest);
       } else if (const auto* gone = std::get_if<DropTag>(&change)) {
         db.execute(drop_tag, gone->repository, gone->tag);
       }
     }
     db.run("COMMIT");
   } catch (const Failure&) {
-    if (db.in_transaction()) db.run("ROLLBACK");
+    if (db.in_transaction()) db.roll_back();
     throw;
   }
 }

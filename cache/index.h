@@ -49,12 +49,16 @@ struct TagRow {
 struct DropObject {  // its links go with it
   Digest digest;
 };
+struct DropLink {
+  std::string repository;
+  Digest digest;
+};
 struct DropTag {
   std::string repository;
   std::string tag;
 };
 
-using Change = std::variant<ObjectRow, LinkRow, TagRow, DropObject, DropTag>;
+using Change = std::variant<ObjectRow, LinkRow, TagRow, DropObject, DropLink, DropTag>;
 
 class Index {
  public:
@@ -66,22 +70,29 @@ class Index {
     bool incomplete = false;
   };
 
-  // Opens or creates `directory`/index.db. Where a file is there that cannot be used, it is renamed
-  // to index.db.set-aside (replacing an older one) and `set_aside()` says why. Throws Failure only
-  // if no database can be had at all (the disk is full or read-only).
+  // Opens or creates `directory`/index.db, mode 0600. Where a file is there that is damaged or of
+  // another release, it is renamed to index.db.set-aside (replacing an older one) and `set_aside()`
+  // says why. Throws Failure if no database can be had now (the disk is full, read-only, failing);
+  // a good file stays as it is then.
   explicit Index(const std::filesystem::path& directory);
   ~Index();
 
   const std::string& set_aside() const { return set_aside_; }
 
+  // What the rows say, as far as they make sense.
   Contents load();
 
-  // All changes in one transaction. Throws Failure(storage_full or storage_failed).
+  // All changes in one transaction. Throws Failure(storage_full or storage_failed): nothing of them
+  // is written then.
   void apply(const std::vector<Change>& changes);
+
+  // The same, in place of all that was there. A damaged file is set aside and begun anew.
+  void rewrite(const std::vector<Change>& everything);
 
  private:
   class Database;
 
+  void write(const std::vector<Change>& changes, bool anew);
   void renew(const std::string& why);
 
   std::filesystem::path directory_;

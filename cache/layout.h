@@ -5,12 +5,14 @@
 //   blobs/sha256/ab/<hex>             a whole blob; its name is the digest of its bytes
 //   manifests/sha256/ab/<hex>         media type, line feed, manifest
 //   partial/<hex>.<n>                 being written; swept at start
-//   quarantine/<hex>                  found damaged; kept for a look, the newest few
+//   quarantine/<time>.<n>.<hex>       found damaged; kept for a look, the newest few
 //
 // Paths are built from parsed digests only, never from text of a request.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <format>
 #include <string>
 
 #include "cache/digest.h"
@@ -42,8 +44,10 @@ class Layout {
   std::filesystem::path partial(const Digest& digest, std::uint64_t number) const {
     return partial() / (digest.hex() + "." + std::to_string(number));
   }
-  std::filesystem::path quarantined(const Digest& digest) const {
-    return quarantine() / digest.hex();
+  // In the order of their names the oldest comes first.
+  std::filesystem::path quarantined(const Digest& digest, std::int64_t unix_seconds,
+                                    std::uint64_t number) const {
+    return quarantine() / std::format("{:012}.{:06}.{}", unix_seconds, number, digest.hex());
   }
 
  private:

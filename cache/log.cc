@@ -193,8 +193,7 @@ class Sink final : public spdlog::sinks::sink {
   Sink& operator=(const Sink&) = delete;
 
   void log(const spdlog::details::log_msg& message) override {
-    deliver(std::string_view(message.payload.data(), message.payload.size()));
-    report_losses();
+    if (deliver(std::string_view(message.payload.data(), message.payload.size()))) report_losses();
   }
   void flush() override {}
   void set_pattern(const std::string&) override {}
@@ -218,17 +217,19 @@ class Sink final : public spdlog::sinks::sink {
     }
   }
 
-  void deliver(std::string_view line) {
+  bool deliver(std::string_view line) {
     const bool done = format_ == Format::journal ? send_to_journal(line) : write_to_file(line);
     if (!done) refused_.fetch_add(1);
+    return done;
   }
 
-  // False if the deadline came first.
+  // False if the deadline came first. The deadline may be set while this waits.
   bool wait_writable(int fd) {
     for (;;) {
+      const bool late = steady_clock::now() >= deadline_.load();
       pollfd waiting{.fd = fd, .events = POLLOUT, .revents = 0};
-      if (poll(&waiting, 1, static_cast<int>(kPatienceStep.count())) > 0) return true;
-      if (steady_clock::now() >= deadline_.load()) return false;
+      if (poll(&waiting, 1, late ? 0 : static_cast<int>(kPatienceStep.count())) > 0) return true;
+      if (late) return false;
     }
   }
 
@@ -251,7 +252,7 @@ class Sink final : public spdlog::sinks::sink {
     while (journal_ >= 0) {
       if (send(journal_, entry.data(), entry.size(), MSG_NOSIGNAL) >= 0) return true;
       if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != ENOBUFS) break;
+      if (errno != EAGAIN) break;
       if (!wait_writable(journal_)) return false;
       if (steady_clock::now() >= deadline_.load()) return false;
     }

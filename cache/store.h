@@ -16,7 +16,9 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -24,11 +26,14 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
+#include <vector>
 
 #include "cache/blob.h"
 #include "cache/catalog.h"
 #include "cache/clock.h"
 #include "cache/disk.h"
+#include "cache/event.h"
 #include "cache/layout.h"
 #include "cache/manifest.h"
 #include "cache/settings.h"
@@ -50,29 +55,35 @@ class Store {
   // Takes the directory (created with mode 0700), sweeps leftovers, reads the index, and begins to
   // reconcile it with the files in the background. Throws Failure: in_use if another instance
   // holds it, storage_failed if it cannot be used at all (not a directory, owned by another user,
-  // writable by others). What it contains is never a reason to fail.
+  // writable by others). What it contains, or a disk that is full or read-only, is never a reason
+  // to fail.
   asio::awaitable<void> open();
-  // Ends the background work, writes the index, joins the pools.
+  // Ends the background work, writes the index, joins the pools. Writers are gone by now.
   asio::awaitable<void> close();
+  // True once index and files have been compared.
+  bool reconciled() const { return reconciled_; }
 
   // The blob, stored or growing, or null. Counts as a use.
   asio::awaitable<std::shared_ptr<Blob>> find(Digest digest);
   // The size of a stored or growing blob, without reading it and without counting as a use.
   std::optional<std::uint64_t> size_of_blob(const Digest& digest) const;
 
-  // Makes room and starts a blob. The digest must be neither stored nor growing: callers come
+  // Makes room and starts a blob that find() did not give. It must not be growing: callers come
   // through one Fill per digest. Throws Failure(storage_full) if the bound leaves no room for
-  // `size_bytes`, storage_failed if the disk refuses.
+  // `size_bytes`, storage_failed if the disk refuses or the digest is stored as a manifest.
   asio::awaitable<std::unique_ptr<BlobWriter>> begin(Digest digest,
                                                      std::optional<std::uint64_t> size_bytes);
 
   // The manifest, or null. Counts as a use. From memory if it was used lately.
   asio::awaitable<ManifestPtr> manifest(Digest digest);
   bool has_manifest(const Digest& digest) const;
-  // Keeps it in memory at once and on disk soon. Its digest must be that of its bytes.
+  // Keeps it in memory at once and on disk soon, unless its bytes are there as a blob: one digest
+  // is one file. Its digest must be that of its bytes.
   void put_manifest(ManifestPtr manifest);
 
-  // Links and tags; see Catalog. `repository` is "registry/repository".
+  // Links and tags; see Catalog. `repository` is "registry/repository". Ages are by the wall clock,
+  // which outlives a restart; what seems to come from the future, because that clock was set back,
+  // counts as unknown.
   void link(std::string_view repository, const Digest& digest);
   void unlink(std::string_view repository, const Digest& digest);
   std::optional<std::chrono::seconds> link_age(std::string_view repository,
@@ -86,7 +97,7 @@ class Store {
   void drop_tag(std::string_view repository, std::string_view tag);
 
   struct Stats {
-    std::uint64_t bytes = 0;      // stored, being written, and removed but still read
+    std::uint64_t bytes = 0;      // stored, being written, set aside, and removed but still read
     std::uint64_t max_bytes = 0;  // what the bounds allow at this moment
     std::uint64_t free_bytes = 0;
     std::size_t blobs = 0;
@@ -120,25 +131,57 @@ class Store {
     std::uint64_t bytes_ = 0;
   };
 
-  void take_directory();
-  void load_index();
-  std::int64_t unix_now() const;
+  // Digests whose files are being removed. Until they are gone nobody opens or replaces them, and
+  // their space is not counted as free.
+  class Leaving {
+   public:
+    Leaving(Store& store, std::vector<Digest> digests);
+    Leaving(const Leaving&) = delete;
+    Leaving& operator=(const Leaving&) = delete;
+    ~Leaving();
 
-  // Evicts until `bytes` more fit; throws Failure(storage_full) if they cannot.
+   private:
+    Store& store_;
+    std::vector<Digest> digests_;
+  };
+
+  // What may be wrong in it and does not hinder the start, as sentences.
+  std::vector<std::string> take_directory();
+  void make_own_directory(const std::filesystem::path& path);
+  asio::awaitable<void> load_index();
+  std::int64_t unix_now() const;
+  std::optional<std::chrono::seconds> age_of(std::int64_t checked_unix_seconds) const;
+
+  // Evicts until `bytes` more fit. Throws Failure if they cannot: storage_full, and then nothing was
+  // evicted in vain, or storage_failed if nothing can be removed.
   asio::awaitable<void> make_room(std::uint64_t bytes);
-  asio::awaitable<void> evict(std::vector<Digest> victims);
+  // Evicts what stands beyond the bounds, as far as that goes.
+  asio::awaitable<void> shrink();
+  bool evictable(const Digest& digest) const;
+  // False if none of the files could be removed; those that could not stay stored.
+  asio::awaitable<bool> evict(std::vector<Digest> victims);
   asio::awaitable<void> measure_space();
   std::uint64_t used_bytes() const;
+  // Counts `bytes` as used for as long as somebody holds this.
+  std::shared_ptr<void> count_unlinked(std::uint64_t bytes);
+  void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
 
-  // Publishes a written file under its digest; the durable order of a store.
+  // The object if it is stored and stays so.
+  const Catalog::Object* stored(ObjectKind kind, const Digest& digest) const;
+
+  // Publishes a written file under its digest; the durable order of a store. On failure the file is
+  // gone, under either name.
   asio::awaitable<void> publish(std::filesystem::path partial, const File& file, ObjectKind kind,
                                 Digest digest);
   asio::awaitable<void> store_manifest(ManifestPtr manifest);
   asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
+  // Removes all but the newest `keep` of the files that were set aside.
+  asio::awaitable<void> trim_quarantine(std::size_t keep);
   void remember_open(const std::shared_ptr<Blob>& blob);
   void forget_open(const Digest& digest);
   void remember_manifest(ManifestPtr manifest);
+  void forget_manifest(const Digest& digest);
 
   asio::awaitable<void> reconcile();
   asio::awaitable<void> keep_index_written();
@@ -157,7 +200,12 @@ class Store {
   File lock_;
   std::unique_ptr<Index> index_;  // used on the index pool
   Catalog catalog_;
-  bool index_failing_ = false;
+  bool index_behind_ = false;  // it lacks changes: it is written as a whole once that works
+  Instant index_retry_{};
+  bool reconciled_ = false;
+  std::unordered_set<Digest> removed_;  // while a directory is listed
+  // Whose entries are known to be on disk; at most two levels of 256 per kind.
+  std::unordered_set<std::string> durable_directories_;
 
   Budget budget_;
   Space space_;                       // as last measured
@@ -166,7 +214,16 @@ class Store {
   // Removed from the directory but still open in some reader; shared with the holds on blobs,
   // which may be let go in any order.
   std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
+  std::unordered_set<Digest> leaving_;
+  Event left_;  // something of `leaving_`
+  bool eviction_failing_ = false;
   std::uint64_t evicted_ = 0;
+  struct SetAside {
+    std::filesystem::path path;
+    std::uint64_t bytes;
+  };
+  std::deque<SetAside> quarantine_;  // oldest first
+  std::uint64_t quarantine_bytes_ = 0;
   std::uint64_t quarantined_ = 0;
   std::uint64_t next_partial_ = 0;
 
@@ -175,6 +232,7 @@ class Store {
   std::unordered_map<Digest, std::weak_ptr<Blob>> open_;
   std::list<std::shared_ptr<Blob>> kept_open_;  // most recently used first
 
+  std::unordered_map<Digest, ManifestPtr> storing_;  // on their way to the disk
   std::unordered_map<Digest, std::list<ManifestPtr>::iterator> manifests_;
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;

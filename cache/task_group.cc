@@ -7,6 +7,7 @@
 #include <boost/system/system_error.hpp>
 #include <cassert>
 #include <exception>
+
 namespace staithe {
 
 TaskGroup::TaskGroup(asio::any_io_executor loop, Report report)
@@ -14,8 +15,8 @@ TaskGroup::TaskGroup(asio::any_io_executor loop, Report report)
 
 TaskGroup::~TaskGroup() { assert(running_.empty()); }
 
-void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
-  if (cancelled_) return;
+bool TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
+  if (cancelled_) return false;
   auto signal = running_.emplace(running_.end());
   asio::co_spawn(
       loop_, std::move(task),
@@ -31,6 +32,7 @@ void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
             }
             ended_.notify_all();
           }));
+  return true;
 }
 
 void TaskGroup::cancel() {

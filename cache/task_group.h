@@ -27,8 +27,9 @@ class TaskGroup {
   // The group must be empty: `co_await join()` first.
   ~TaskGroup();
 
-  // Starts `task` on the loop, or drops it unstarted when the group has been cancelled.
-  void spawn(std::string name, asio::awaitable<void> task);
+  // Starts `task` on the loop; false if it was dropped unstarted because the group has been
+  // cancelled.
+  bool spawn(std::string name, asio::awaitable<void> task);
 
   // Asks every task to end (terminal cancellation); later spawns are dropped.
   void cancel();

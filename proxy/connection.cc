@@ -164,6 +164,8 @@ asio::awaitable<void> Exchange::finish() {
   announced_ = sent_;
 }
 
+void Exchange::close_after_answer() { connection_.keep_alive_ = false; }
+
 // ---- Connection --------------------------------------------------------------------------------
 
 Connection::Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,

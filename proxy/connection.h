@@ -79,6 +79,9 @@ class Exchange {
   // After the last byte of a chunked body.
   asio::awaitable<void> finish();
 
+  // No further request on this connection: the peer does not speak our protocol.
+  void close_after_answer();
+
   bool answered() const { return status_ != 0; }
   int status() const { return status_; }
   std::uint64_t body_bytes_sent() const { return sent_; }

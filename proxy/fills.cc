@@ -103,11 +103,14 @@ asio::awaitable<void> Fills::run(std::shared_ptr<Fill> fill, Registry& registry)
   fills_.erase(fill->digest);
   if (error) {
     fill->error = *error;
-    log::warn("blob not filled", {{"registry", fill->registry},
-                                  {"repository", fill->repository},
-                                  {"digest", fill->digest.to_string()},
-                                  {"bytes", fill->written_bytes},
-                                  {"error", *error}});
+    // That upstream has no such blob is its answer, not a fault.
+    const auto level = error->code == Errc::blob_unknown ? log::Level::debug : log::Level::warn;
+    log::write(level, "blob not filled",
+               {{"registry", fill->registry},
+                {"repository", fill->repository},
+                {"digest", fill->digest.to_string()},
+                {"bytes", fill->written_bytes},
+                {"error", *error}});
   }
   fill->changed.notify_all();
   if (stopped) std::rethrow_exception(stopped);

@@ -225,7 +225,8 @@ asio::awaitable<std::string> Manifests::confirm(Registry& registry, std::string 
                       .send({.method = "HEAD",
                              .repository = repository,
                              .what = "manifests/" + tag,
-                             .accept = std::string(accepted_types)});
+                             .accept = std::string(accepted_types),
+                             .patient = false});
   if (response->status() != 200)
     throw Failure(
         co_await error_of(*response, describe(registry, repository, tag), Errc::manifest_unknown));

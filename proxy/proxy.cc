@@ -74,6 +74,7 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   if (exchange.cache_status().empty())
     exchange.add("Cache-Status",
                  std::string("staithe; fwd=miss; detail=") + to_string(error->code));
+  if (error->code == Errc::bad_request) exchange.close_after_answer();
   const ErrorReply reply = blob ? reply_for_blob(error->code) : reply_for(error->code);
   log::debug("request refused", {{"target", request.target}, {"error", *error}});
   co_await exchange.reply_error(reply.status, reply.code, error->detail);

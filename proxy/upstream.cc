@@ -19,6 +19,8 @@ constexpr auto patience = 10s;
 // Where a 429 says nothing about when to come back.
 constexpr auto default_pause = 5s;
 constexpr auto longest_pause = 300s;
+// Manifests, lists and HEADs at once, beside the transfers that max_connections bounds.
+constexpr std::size_t max_questions = 16;
 constexpr std::size_t max_error_body_bytes = 64 * 1024;
 
 bool is_redirect(int status) {
@@ -98,7 +100,8 @@ Upstream::Upstream(asio::any_io_executor loop, Settings settings,
       authorizer_(std::move(authorizer)),
       http_(http),
       clock_(clock),
-      slots_(std::move(loop), settings_.max_connections) {}
+      transfers_(loop, settings_.max_connections),
+      questions_(loop, max_questions) {}
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   ask.repository = settings_.prefix + ask.repository;
@@ -106,13 +109,13 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   try {
     for (int attempt = 1;; ++attempt) {
       const auto left = paused_until_ - clock_.now();
-      if (left > patience)
+      if (left > (ask.patient ? patience : 0s))
         throw Failure(Errc::throttled, url() + " asked for a pause; " +
                                            std::to_string(paused().count()) + " s of it are left");
       if (left > 0s) co_await clock_.sleep_until(paused_until_);
       auto response = co_await send_once(ask);
       note(*response);
-      if (response->status() != 429 || attempt == 2) co_return response;
+      if (response->status() != 429 || !ask.patient || attempt == 2) co_return response;
     }
   } catch (const Failure& failure) {
     failed = failure.error();
@@ -127,7 +130,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
 }
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
-  auto slot = co_await slots_.acquire();
+  const bool transfer = ask.method == "GET" && ask.what.starts_with("blobs/");
+  auto slot = co_await (transfer ? transfers_ : questions_).acquire();
   std::unique_ptr<HttpResponse> response;
   for (bool repeated = false;; repeated = true) {
     const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);

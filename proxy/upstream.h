@@ -50,7 +50,9 @@ class Upstream {
     std::string what = {};        // "manifests/latest", "blobs/sha256:...", "tags/list?n=5"
     std::string accept = {};      // Accept, if any
     std::string range = {};       // Range, if any
-    std::string if_range = {};    // validator for it
+    std::string if_range = {};
+    // Waits out a short pause that upstream asks for; false where a stale answer is at hand.
+    bool patient = true;    // validator for it
   };
   // A final response (no redirect; a 401 only after the repeat). Throws Failure: unreachable,
   // upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked for), and what
@@ -75,7 +77,8 @@ class Upstream {
   std::unique_ptr<auth::Authorizer> authorizer_;
   HttpClient& http_;
   Clock& clock_;
-  Slots slots_;
+  Slots transfers_;  // max_connections of them
+  Slots questions_;  // short requests, which must not wait behind long transfers
   Health health_ = Health::idle;
   Instant paused_until_{};
   std::string last_error_;

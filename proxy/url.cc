@@ -220,10 +220,15 @@ std::string Url::printable() const {
 
 std::string percent_encode(std::string_view text) {
   constexpr std::string_view hex = "0123456789ABCDEF";
+  const auto is_unreserved = [](char c) {
+    return is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
+  };
+  // Exactly as much as it takes: what is encoded may be a secret, and growing would leave copies.
   std::string encoded;
-  encoded.reserve(text.size());
+  encoded.reserve(text.size() * 3 -
+                  2 * static_cast<std::size_t>(std::ranges::count_if(text, is_unreserved)));
   for (const char c : text) {
-    if (is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~') {
+    if (is_unreserved(c)) {
       encoded += c;
     } else {
       const auto byte = static_cast<unsigned char>(c);

@@ -43,9 +43,9 @@ Result<std::string_view> token_in(const json::value& parsed, std::string_view fi
 asio::awaitable<std::string> service_of(AcrRegistry registry) {
   const std::shared_ptr<const Demand> demand = co_await registry.demand->get();
   if (demand->kind != Demand::Kind::bearer || demand->service.empty()) {
-    throw Failure(Errc::upstream_nonsense,
-                  registry.origin.authority() + " does not ask for a Bearer token with a service "
-                                                "name, as an Azure Container Registry does");
+    throw Failure(Errc::upstream_nonsense, registry.origin.authority() +
+                                               " does not ask for a Bearer token with a service "
+                                               "name, as an Azure Container Registry does");
   }
   co_return demand->service;
 }
@@ -119,8 +119,8 @@ AcrAccess::AcrAccess(AcrRegistry registry, std::shared_ptr<TokenKeeper> refresh,
       repository_(std::move(repository)) {}
 
 asio::awaitable<Token> AcrAccess::fetch() {
-  const std::string step = "getting an access token for " + registry_.origin.authority() + "/" +
-                           printable(repository_);
+  const std::string step =
+      "getting an access token for " + registry_.origin.authority() + "/" + printable(repository_);
   const std::string scope = pull_scope(repository_);
   for (bool replaced = false;; replaced = true) {
     const std::shared_ptr<const Token> refresh = co_await refresh_->get();
@@ -143,7 +143,8 @@ asio::awaitable<Token> AcrAccess::fetch() {
     if (!token) throw Failure(token.error().code, step + ": " + token.error().detail);
     const Result<std::optional<std::int64_t>> expires_in =
         number_field(parsed->get_object(), "expires_in");
-    if (!expires_in) throw Failure(expires_in.error().code, step + ": " + expires_in.error().detail);
+    if (!expires_in)
+      throw Failure(expires_in.error().code, step + ": " + expires_in.error().detail);
     if (const Result<Claims> claims = read_jwt(*token);
         claims && !claims->may_grant(repository_, "pull")) {
       throw Failure(Errc::denied,

@@ -1,7 +1,8 @@
 // Azure Container Registry: from an Entra token to access tokens (azure-protocol.md section 4).
 //
 //   Entra token    POST https://R/oauth2/exchange   ->  refresh token of R, about 3 h
-//   refresh token  POST https://R/oauth2/token      ->  access token for one repository, about 75 min
+//   refresh token  POST https://R/oauth2/token      ->  access token for one repository, about 75
+//   min
 //
 // R is the registry's own origin, for both: a challenge gives the name of the service, and never
 // the place where a token goes.

@@ -35,12 +35,15 @@ asio::awaitable<Authorization> BearerAuthorizer::for_pull(std::string repository
   const std::string registry = registry_.authority();
   const std::shared_ptr<const Demand> demand = co_await demand_->get();
   switch (demand->kind) {
-    case Demand::Kind::nothing: co_return nullptr;
+    case Demand::Kind::nothing:
+      co_return nullptr;
     case Demand::Kind::basic:
       throw Failure(Errc::unauthorized,
-                    registry + " asks for a user name and password (Basic) and gives no tokens: "
-                               "configure an identity of kind \"basic\" for it");
-    case Demand::Kind::bearer: break;
+                    registry +
+                        " asks for a user name and password (Basic) and gives no tokens: "
+                        "configure an identity of kind \"basic\" for it");
+    case Demand::Kind::bearer:
+      break;
   }
   const std::shared_ptr<TokenKeeper> keeper = access->at(repository);
   const std::shared_ptr<const Token> token = co_await keeper->get();
@@ -50,7 +53,11 @@ asio::awaitable<Authorization> BearerAuthorizer::for_pull(std::string repository
 bool BearerAuthorizer::refused(const std::string& repository, const Authorization& used,
                                const Headers& response) {
   if (learns_from(response)) return true;
-  if (!used) return false;
+  if (!used) {
+    // Sent before we knew better: another request may have learnt it meanwhile.
+    const std::shared_ptr<const Demand> demand = demand_->current();
+    return demand && demand->kind == Demand::Kind::bearer;
+  }
   TokenKeeper* keeper = access_->find(repository);
   const std::shared_ptr<const Token> current = keeper ? keeper->current() : nullptr;
   if (!current || &current->secret != used.get()) return true;

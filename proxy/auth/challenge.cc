@@ -9,8 +9,12 @@ namespace {
 bool is_alnum(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
-bool is_tchar(char c) { return is_alnum(c) || (c && std::string_view("!#$%&'*+-.^_`|~").contains(c)); }
-bool is_token68_char(char c) { return is_alnum(c) || (c && std::string_view("-._~+/").contains(c)); }
+bool is_tchar(char c) {
+  return is_alnum(c) || (c && std::string_view("!#$%&'*+-.^_`|~").contains(c));
+}
+bool is_token68_char(char c) {
+  return is_alnum(c) || (c && std::string_view("-._~+/").contains(c));
+}
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 std::string lower_case(std::string_view text) {
@@ -56,7 +60,8 @@ class Reader {
   std::optional<std::string> take_value() {
     if (!take('"')) {
       // Beyond the grammar of a token, since realms come bare (azure-protocol.md section 6.6).
-      const auto bare = take_while([](char c) { return c > ' ' && c <= '~' && c != ',' && c != '"'; });
+      const auto bare =
+          take_while([](char c) { return c > ' ' && c <= '~' && c != ',' && c != '"'; });
       if (bare.empty()) return std::nullopt;
       return std::string(bare);
     }

@@ -1,6 +1,7 @@
 #include "proxy/auth/demand.h"
 
 #include "proxy/auth/challenge.h"
+#include "proxy/auth/json.h"
 #include "proxy/auth/token_call.h"
 
 namespace staithe::proxy::auth {
@@ -8,10 +9,18 @@ namespace {
 
 constexpr std::size_t max_service_bytes = 1024;
 
+// A 200 without credentials is a registry's only if it looks like one: a captive portal answers 200
+// to everything, and "send no credentials" is not to be learnt from it.
+bool is_from_a_registry(const Answer& answer) {
+  return answer.headers.find("docker-distribution-api-version") || answer.body.empty() ||
+         parse_json_object(answer.body.reveal());
+}
+
 }  // namespace
 
 Result<Demand> read_demand(const Headers& headers, const RealmRule& rule) {
-  const Result<std::vector<Challenge>> challenges = parse_challenges(headers.all("www-authenticate"));
+  const Result<std::vector<Challenge>> challenges =
+      parse_challenges(headers.all("www-authenticate"));
   if (!challenges) return std::unexpected(challenges.error());
   const Challenge* challenge = choose(*challenges);
   if (!challenge) {
@@ -46,13 +55,18 @@ asio::awaitable<Demand> DemandSource::fetch() {
   if (answer.status == 401) {
     demand = read_demand(answer.headers, rule_);
     if (!demand) throw Failure(demand.error().code, step + ": " + demand.error().detail);
+  } else if (answer.status == 200 && !is_from_a_registry(answer)) {
+    throw Failure(Errc::upstream_nonsense,
+                  step +
+                      ": 200, but not from a registry; check the network path to it (captive "
+                      "portal, proxy)");
   } else if (answer.status != 200) {
     throw_refused(answer, step,
                   "A registry answers 200 or 401 here; check the network path to it (firewall, "
                   "private endpoint, proxy)");
   }
-  demand->life =
-      Life{.since = answer.sent, .wall_since = answer.wall_sent, .lasts = demand_life, .refresh_in = {}};
+  demand->life = Life{
+      .since = answer.sent, .wall_since = answer.wall_sent, .lasts = demand_life, .refresh_in = {}};
   co_return std::move(*demand);
 }
 

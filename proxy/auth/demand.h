@@ -41,7 +41,8 @@ inline constexpr std::chrono::hours demand_life{24 * 365};
 Result<Demand> read_demand(const Headers& headers, const RealmRule& rule);
 
 // Asks `registry`. Fails with denied, throttled, upstream_failed or upstream_nonsense for any
-// status but 200 and 401: that is a finding about the connection, not about credentials.
+// status but 200 and 401, and for a 200 that is no registry's: that is a finding about the
+// connection, not about credentials.
 class DemandSource final : public Source<Demand> {
  public:
   DemandSource(Environment environment, Origin registry, std::string ca_file, RealmRule rule)

@@ -39,9 +39,10 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
   if (answer.status != 200) {
     const bool refused = answer.status == 401 || answer.status == 403;
     throw_refused(answer, step,
-                  refused ? "There is no such repository, or it is not for everyone: then configure "
-                            "an identity for this registry"
-                          : "");
+                  refused
+                      ? "There is no such repository, or it is not for everyone: then configure "
+                        "an identity for this registry"
+                      : "");
   }
   const Result<json::value> parsed = parse_json_object(answer.body.reveal());
   if (!parsed) throw Failure(parsed.error().code, step + ": " + parsed.error().detail);
@@ -59,9 +60,10 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
   const Result<Claims> claims = read_jwt(text);
   // Only "nothing at all" is sure here: some registries grant under other names than asked.
   if (claims && claims->access && claims->access->empty()) {
-    throw Failure(Errc::denied, step +
-                                    ": it grants nothing. There is no such repository, or it is "
-                                    "not for everyone: then configure an identity for this registry");
+    throw Failure(Errc::denied,
+                  step +
+                      ": it grants nothing. There is no such repository, or it is "
+                      "not for everyone: then configure an identity for this registry");
   }
   const Result<Life> life = life_of(answer, text, *expires_in);
   if (!life) throw Failure(life.error().code, step + ": " + life.error().detail);

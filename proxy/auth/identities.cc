@@ -17,7 +17,8 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Origin& upstream,
                                                         const std::string& ca_file,
                                                         const IdentitySettings& identity) {
   switch (identity.kind) {
-    case IdentityKind::anonymous: break;
+    case IdentityKind::anonymous:
+      break;
     case IdentityKind::managed_identity:
       if (auto usable = check_acr_origin(upstream, azure_.acr_suffixes); !usable)
         throw Failure(std::move(usable.error()));
@@ -36,7 +37,7 @@ std::shared_ptr<TokenKeeper> Identities::entra_token(const IdentitySettings& ide
     keeper = std::make_shared<TokenKeeper>(
         "Entra token of the managed identity", Kind::entra,
         std::make_unique<ImdsTokenSource>(environment_, metadata_service_, azure_.audience,
-                                                identity),
+                                          identity),
         environment_);
   }
   return keeper;

@@ -22,7 +22,6 @@ Result<std::string_view> text_field(const json::object& object, std::string_view
 
 // A whole number, as a number or as decimal digits in a string (IMDS writes all values as
 // strings); nullopt if it is missing, null or "". Fails if it is anything else.
-Result<std::optional<std::int64_t>> number_field(const json::object& object,
-                                                 std::string_view name);
+Result<std::optional<std::int64_t>> number_field(const json::object& object, std::string_view name);
 
 }  // namespace staithe::proxy::auth

@@ -50,7 +50,8 @@ Result<std::vector<Access>> read_access(const json::value& value) {
     const Result<std::string_view> name = text_field(*object, "name");
     if (!type || !name) return not_a_jwt("'access' holds something odd");
     Access access{.type = std::string(*type), .name = std::string(*name), .actions = {}};
-    if (const json::value* actions = object->if_contains("actions"); actions && !actions->is_null()) {
+    if (const json::value* actions = object->if_contains("actions");
+        actions && !actions->is_null()) {
       Result<std::vector<std::string>> texts = read_texts(*actions, max_actions);
       if (!texts) return std::unexpected(std::move(texts.error()));
       access.actions = std::move(*texts);
@@ -96,8 +97,7 @@ Result<std::string> decode_base64url(std::string_view text) {
 Result<Claims> read_jwt(std::string_view token) {
   if (token.size() > max_jwt_bytes) return not_a_jwt("it is longer than 64 KiB");
   const std::size_t first = token.find('.');
-  const std::size_t second =
-      first == std::string_view::npos ? first : token.find('.', first + 1);
+  const std::size_t second = first == std::string_view::npos ? first : token.find('.', first + 1);
   if (second == std::string_view::npos || token.find('.', second + 1) != std::string_view::npos)
     return not_a_jwt("it does not have three parts");
   if (!decode_base64url(token.substr(0, first)) || !decode_base64url(token.substr(second + 1)))

@@ -167,15 +167,17 @@ bool Keeper<T>::succeeded(T fresh) {
   error_.reset();
   failures_ = 0;
   retry_at_ = Instant::min();
-  environment_.tasks.spawn(name_, tend(this->weak_from_this(), ++generation_, environment_));
+  ++generation_;
+  if (kind_ != Kind::demand)
+    environment_.tasks.spawn(name_, tend(this->weak_from_this(), generation_, environment_));
   return true;
 }
 
 template <class T>
 void Keeper<T>::failed(Error error, std::optional<std::chrono::nanoseconds> retry) {
   ++failures_;
-  retry_at_ = environment_.clock.now() +
-              retry_after(error, failures_, retry, environment_.random.unit());
+  retry_at_ =
+      environment_.clock.now() + retry_after(error, failures_, retry, environment_.random.unit());
   error_ = std::move(error);
 }
 

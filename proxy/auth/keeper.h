@@ -13,8 +13,8 @@
 // The fetch belongs to no caller: it runs in the task group, and a caller that leaves does not end
 // it. A failed fetch fails all who wait for it with the same error and is repeated no sooner than
 // schedule.h says. While anything valid is kept, no failure is seen outside. Kinds that are renewed
-// unasked go on for as long as the keeper lives; the others while they have been used since the last
-// renewal.
+// unasked go on for as long as the keeper lives; the others while they have been used since the
+// last renewal.
 //
 // Held by shared_ptr, because a fetch in flight holds it as well. Lives on the loop.
 #pragma once
@@ -77,7 +77,9 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   class Landing;
 
   bool is_valid(Instant now) const { return kept_ && now < stop_; }
-  bool is_doubtful() const { return kept_ && environment_.clock.wall() >= wall_stop_; }
+  bool is_doubtful() const {
+    return kept_ && kind_ != Kind::demand && environment_.clock.wall() >= wall_stop_;
+  }
   bool is_renewal_due(Instant now) const;
   Instant next_wake(Instant now) const;
 

@@ -12,14 +12,15 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::string_view path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=";
+constexpr std::string_view path =
+    "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=";
 
 // The service is one hop away, in the host of the VM; who does not connect at once never will.
 constexpr std::chrono::milliseconds connect_limit{2'000};
 
 constexpr int most_tries = 5;
 constexpr int most_tries_unanswered = 3;
-constexpr std::chrono::seconds gone_limit{70};   // how long 410 may last
+constexpr std::chrono::seconds gone_limit{70};    // how long 410 may last
 constexpr std::chrono::seconds longest_wait{60};  // between two tries, whatever is asked for
 
 // Before the second, third, ... try: at 2, 6, 14, 30 s, and every 16 s from then on.
@@ -48,6 +49,15 @@ bool is_another_program(const Answer& answer) {
 
 bool is_passing(int status) { return status == 404 || status == 429 || status >= 500; }
 
+// Ends a fetch for a reason that is the service's own and passes: whatever its status says.
+[[noreturn]] void give_up(const Answer& answer, const std::string& step, std::string_view why) {
+  const Errc code = answer.status == 429 ? Errc::throttled : Errc::upstream_failed;
+  std::string detail = step + ": " + describe(answer) + ". ";
+  detail += why;
+  if (const auto retry = answer.retry_after()) throw Postponed(code, std::move(detail), *retry);
+  throw Failure(code, std::move(detail));
+}
+
 }  // namespace
 
 asio::awaitable<Answer> MetadataService::ask(std::string target, std::string step) {
@@ -69,9 +79,8 @@ asio::awaitable<Answer> MetadataService::ask(std::string target, std::string ste
   co_return co_await auth::ask(environment_, std::move(request), std::move(step));
 }
 
-ImdsTokenSource::ImdsTokenSource(Environment environment,
-                                             std::shared_ptr<MetadataService> service,
-                                             std::string audience, const IdentitySettings& identity)
+ImdsTokenSource::ImdsTokenSource(Environment environment, std::shared_ptr<MetadataService> service,
+                                 std::string audience, const IdentitySettings& identity)
     : environment_(environment),
       service_(std::move(service)),
       audience_(std::move(audience)),
@@ -79,11 +88,12 @@ ImdsTokenSource::ImdsTokenSource(Environment environment,
       target_(std::string(path) + percent_encode(audience_) + selector(identity)) {
   step_ = "getting an Entra token for " + printable(in_words(identity)) +
           " from the metadata service at " + service_->endpoint().origin().to_string();
-  remedy_ = selector(identity).empty()
-                ? "Switch the VM's system-assigned identity on (az vm identity assign), or name one "
-                  "of its user-assigned identities by client_id; it needs the role AcrPull"
-                : "Assign this identity to the VM (az vm identity assign --identities) and give it "
-                  "the role AcrPull, or correct the id in [identity]";
+  remedy_ =
+      selector(identity).empty()
+          ? "Switch the VM's system-assigned identity on (az vm identity assign), or name one "
+            "of its user-assigned identities by client_id; it needs the role AcrPull"
+          : "Assign this identity to the VM (az vm identity assign --identities) and give it "
+            "the role AcrPull, or correct the id in [identity]";
 }
 
 asio::awaitable<Token> ImdsTokenSource::fetch() {
@@ -119,10 +129,10 @@ asio::awaitable<Token> ImdsTokenSource::fetch() {
       if (!gone_since) gone_since = now;
       const std::chrono::nanoseconds left = *gone_since + gone_limit - now;
       if (left <= 0s)
-        throw_refused(*answer, step_, "The metadata service has been updating for over a minute");
+        give_up(*answer, step_, "The metadata service has been updating for over a minute");
       wait = std::min(wait, left);
     } else if (is_passing(answer->status)) {
-      if (tries >= most_tries) throw_refused(*answer, step_, "The metadata service is not well");
+      if (tries >= most_tries) give_up(*answer, step_, "The metadata service is not well");
       wait = std::clamp<std::chrono::nanoseconds>(answer->retry_after().value_or(0s), wait,
                                                   longest_wait);
     } else {
@@ -153,8 +163,8 @@ Result<Token> ImdsTokenSource::read(const Answer& answer) const {
   if (!type->empty() && !iequals(*type, "bearer"))
     return fail(Errc::upstream_nonsense, "the answer's 'token_type' is not Bearer");
   if (!client_id_.empty() && !client_id->empty() && !iequals(*client_id, client_id_)) {
-    return fail(Errc::upstream_nonsense, "the answer is for another identity, with client id " +
-                                             printable(*client_id, 60));
+    return fail(Errc::upstream_nonsense,
+                "the answer is for another identity, with client id " + printable(*client_id, 60));
   }
   Result<Life> life = life_of(answer, *text, *expires_in, *expires_on);
   if (!life) return std::unexpected(std::move(life.error()));

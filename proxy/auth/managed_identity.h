@@ -51,7 +51,7 @@ class MetadataService {
 class ImdsTokenSource final : public TokenSource {
  public:
   ImdsTokenSource(Environment environment, std::shared_ptr<MetadataService> service,
-                        std::string audience, const IdentitySettings& identity);
+                  std::string audience, const IdentitySettings& identity);
 
   asio::awaitable<Token> fetch() override;
 

@@ -26,10 +26,14 @@ enum class Kind { entra, refresh, access, demand };
 
 inline const char* to_string(Kind kind) {
   switch (kind) {
-    case Kind::entra: return "entra";
-    case Kind::refresh: return "refresh";
-    case Kind::access: return "access";
-    case Kind::demand: return "demand";
+    case Kind::entra:
+      return "entra";
+    case Kind::refresh:
+      return "refresh";
+    case Kind::access:
+      return "access";
+    case Kind::demand:
+      return "demand";
   }
   return "unknown";
 }
@@ -74,7 +78,8 @@ inline Plan plan(Kind kind, std::chrono::nanoseconds lasts,
       when.stop_after = stop(30s);
       when.renew_after = share(0.75 + 0.05 * chance);
       break;
-    case Kind::demand: return {.renew_after = lasts, .stop_after = lasts};
+    case Kind::demand:
+      return {.renew_after = lasts, .stop_after = lasts};
   }
   when.renew_after = std::min(when.renew_after, when.stop_after * 9 / 10);
   return when;
@@ -97,9 +102,14 @@ inline std::chrono::nanoseconds retry_after(const Error& error, int failures,
   switch (error.code) {
     case Errc::unauthorized:
     case Errc::denied:
-    case Errc::config: wait = std::max<nanoseconds>(wait, 40s); break;
-    case Errc::throttled: wait = std::max<nanoseconds>(wait, 5s); break;
-    default: break;
+    case Errc::config:
+      wait = std::max<nanoseconds>(wait, 40s);
+      break;
+    case Errc::throttled:
+      wait = std::max<nanoseconds>(wait, 5s);
+      break;
+    default:
+      break;
   }
   wait = times(wait, 0.75 + 0.5 * chance);
   if (named) wait = std::max(wait, times(std::min<nanoseconds>(*named, 5min), 1 + 0.2 * chance));

@@ -18,9 +18,9 @@ ScopedTokens::ScopedTokens(std::string registry, MakeSource make_source, Environ
 std::shared_ptr<TokenKeeper> ScopedTokens::at(const std::string& repository) {
   if (const auto found = keepers_.find(repository); found != keepers_.end()) return found->second;
   if (keepers_.size() >= limit_) make_room();
-  auto keeper = std::make_shared<TokenKeeper>(
-      "access token for " + registry_ + "/" + printable(repository), Kind::access,
-      make_source_(repository), environment_);
+  auto keeper =
+      std::make_shared<TokenKeeper>("access token for " + registry_ + "/" + printable(repository),
+                                    Kind::access, make_source_(repository), environment_);
   keepers_.emplace(repository, keeper);
   return keeper;
 }

@@ -34,8 +34,9 @@ std::optional<std::int64_t> parse_http_date(std::string_view text) {
   constexpr std::size_t length = std::string_view("Sun, 06 Nov 1994 08:49:37 GMT").size();
   if (text.size() != length || !text.ends_with(" GMT")) return std::nullopt;
   tm parts{};
+  const std::string terminated(text);
   // The names of days and months are those of the "C" locale, which this program never leaves.
-  const char* end = ::strptime(std::string(text).c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
+  const char* end = ::strptime(terminated.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
   if (!end || *end != '\0') return std::nullopt;
   const time_t seconds = ::timegm(&parts);
   if (seconds < 0) return std::nullopt;

@@ -38,7 +38,7 @@ struct LifeClues {
   std::optional<std::int64_t> expires = {};      // `exp` or `expires_on`, seconds since 1970
   std::optional<std::int64_t> issued = {};       // `iat`
   std::optional<std::int64_t> server_date = {};  // the Date header of the answer
-  std::int64_t wall = 0;                    // our own clock, which may be wrong by hours
+  std::int64_t wall = 0;                         // our own clock, which may be wrong by hours
 };
 
 // No issuer gives more than a day (azure-protocol.md section 4.4); more than that is taken as that.

@@ -89,8 +89,7 @@ std::string words_of(std::string_view body) {
 }
 
 [[noreturn]] void rethrow_with_step(const Failure& failure, const std::string& step) {
-  const Errc code =
-      failure.code() == Errc::too_large ? Errc::upstream_nonsense : failure.code();
+  const Errc code = failure.code() == Errc::too_large ? Errc::upstream_nonsense : failure.code();
   throw Failure(code, step + ": " + failure.error().detail);
 }
 
@@ -152,11 +151,16 @@ asio::awaitable<Answer> ask(Environment environment, HttpRequest request, std::s
 
 Errc classify(int status) {
   switch (status) {
-    case 401: return Errc::unauthorized;
-    case 403: return Errc::denied;
-    case 404: return Errc::upstream_nonsense;
-    case 429: return Errc::throttled;
-    default: break;
+    case 401:
+      return Errc::unauthorized;
+    case 403:
+      return Errc::denied;
+    case 404:
+      return Errc::upstream_nonsense;
+    case 429:
+      return Errc::throttled;
+    default:
+      break;
   }
   if (status >= 500) return Errc::upstream_failed;
   return status >= 400 ? Errc::unauthorized : Errc::upstream_nonsense;
@@ -179,11 +183,12 @@ void throw_refused(const Answer& answer, const std::string& step, std::string_vi
                    const std::vector<std::string_view>& sent) {
   std::string detail = step + ": " + describe(answer, sent);
   if (!remedy.empty()) {
-    detail += ". ";
+    detail += detail.ends_with('.') ? " " : ". ";
     detail += remedy;
   }
   const Errc code = classify(answer.status);
-  if (const auto retry = answer.retry_after(); retry && (answer.status == 429 || answer.status == 503))
+  if (const auto retry = answer.retry_after();
+      retry && (answer.status == 429 || answer.status == 503))
     throw Postponed(code, std::move(detail), *retry);
   throw Failure(code, std::move(detail));
 }
@@ -196,13 +201,13 @@ bool is_token_text(std::string_view text) {
 Result<Life> life_of(const Answer& answer, std::string_view token,
                      std::optional<std::int64_t> expires_in,
                      std::optional<std::int64_t> expires_on) {
-  LifeClues clues{.expires_in = expires_in,
-                  .expires = expires_on,
-                  .issued = std::nullopt,
-                  .server_date = answer.date(),
-                  .wall = std::chrono::floor<std::chrono::seconds>(answer.wall_sent)
-                              .time_since_epoch()
-                              .count()};
+  LifeClues clues{
+      .expires_in = expires_in,
+      .expires = expires_on,
+      .issued = std::nullopt,
+      .server_date = answer.date(),
+      .wall =
+          std::chrono::floor<std::chrono::seconds>(answer.wall_sent).time_since_epoch().count()};
   if (const Result<Claims> claims = read_jwt(token)) {
     if (claims->expires) {
       clues.expires = std::min(*claims->expires, expires_on.value_or(*claims->expires));

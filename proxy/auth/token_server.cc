@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 constexpr int most_tries = 2;
 constexpr std::chrono::milliseconds shortest_rest = 250ms;  // between the two tries, with jitter
 constexpr std::chrono::milliseconds longest_rest = 750ms;
-constexpr std::chrono::seconds unnamed_pause = 5s;   // a 429 without Retry-After
+constexpr std::chrono::seconds unnamed_pause = 5s;    // a 429 without Retry-After
 constexpr std::chrono::seconds longest_pause = 300s;  // whatever a server names
 
 }  // namespace
@@ -36,7 +36,8 @@ asio::awaitable<Answer> TokenServer::call(HttpRequest request, Form form, std::s
   request.ca_file = ca_file_;
   request.limits = environment_.limits;
   for (int tries = 1;; ++tries) {
-    if (const auto left = paused_until_ - environment_.clock.now(); left > 0s) {
+    if (const Instant now = environment_.clock.now(); now < paused_until_) {
+      const std::chrono::nanoseconds left = paused_until_ - now;
       throw Postponed(Errc::throttled,
                       step + ": not asked again for " +
                           std::to_string(std::chrono::ceil<std::chrono::seconds>(left).count()) +

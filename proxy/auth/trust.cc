@@ -76,9 +76,8 @@ std::optional<AcrHost> parse_acr_host(std::string_view host,
     if (!region.ends_with(".geo")) continue;
     region.remove_suffix(4);
     if (is_registry_label(name) && is_alnum_label(region)) {
-      return AcrHost{.name = std::string(name),
-                     .region = std::string(region),
-                     .suffix = lower_case(suffix)};
+      return AcrHost{
+          .name = std::string(name), .region = std::string(region), .suffix = lower_case(suffix)};
     }
   }
   return std::nullopt;
@@ -137,14 +136,16 @@ Result<Url> check_anonymous_realm(const Origin& registry, std::string_view realm
   if (there.host == registry.host) return url;
   const Reach from = reach_of(registry.host);
   switch (is_ip_literal(there.host) ? Reach::address : reach_of(there.host)) {
-    case Reach::anywhere: return url;
+    case Reach::anywhere:
+      return url;
     case Reach::internal:
       if (from != Reach::anywhere) return url;
       return refuse(registry, url->printable(), "its name belongs to a private network");
     case Reach::loopback:
       if (from == Reach::loopback) return url;
       return refuse(registry, url->printable(), "its name belongs to this machine");
-    case Reach::address: break;
+    case Reach::address:
+      break;
   }
   return refuse(registry, url->printable(), "it is an IP address and not the registry's own");
 }

@@ -32,8 +32,8 @@ Result<void> check_acr_origin(const Origin& registry, const std::vector<std::str
 
 // The realm of a challenge by a registry that is used with an Azure identity: on the registry's own
 // origin, or, https on its own port both, on another login server of the same registry (global
-// and regional). Even then the realm is only a sign that the answer is genuine: tokens are posted to
-// the registry's own origin.
+// and regional). Even then the realm is only a sign that the answer is genuine: tokens are posted
+// to the registry's own origin.
 Result<Url> check_acr_realm(const Origin& registry, std::string_view realm,
                             const std::vector<std::string>& suffixes);
 
@@ -51,7 +51,8 @@ Reach reach_of(std::string_view host);
 //   - https; or http if the registry itself is plain http and the realm is on its origin;
 //   - an IP address only if it is the registry's own host;
 //   - a host no more private than the registry's: a loopback name only for a registry on a loopback
-//     name, an internal name only for a registry on an internal name, a loopback name or an address.
+//     name, an internal name only for a registry on an internal name, a loopback name or an
+//     address.
 Result<Url> check_anonymous_realm(const Origin& registry, std::string_view realm);
 
 }  // namespace staithe::proxy::auth

@@ -93,8 +93,8 @@ class Restart(LabTest):
             indexed = dict(index.execute("SELECT digest, size_bytes FROM blobs"))
         finally:
             index.close()
-        stored = {d: path.stat().st_size for d, path in self.staithed.blob_files().items()}
-        self.assertEqual(indexed, stored)
+        files = self.staithed.blob_files() | self.staithed.manifest_files()
+        self.assertEqual(indexed, {digest: path.stat().st_size for digest, path in files.items()})
 
 
 if __name__ == "__main__":

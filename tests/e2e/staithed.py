@@ -127,10 +127,22 @@ class Staithed:
     def status(self) -> dict[str, Any]:
         return self.control("GET", "/v1/status")
 
+    def wait_until_stored(self, seconds: float = 30) -> None:
+        """Until no fill is under way. The last reader has its bytes a little before they are
+        durable, so what comes right after it still counts as part of the fill."""
+        deadline = time.monotonic() + seconds
+        while self.status()["fills"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError("a fill does not end")
+            time.sleep(0.01)
+
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The operator's command against this daemon."""
-        line = [str(binary("staithe")), "--socket", str(self.socket), *words]
+        line = self.command_line(*words)
         return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
+
+    def command_line(self, *words: str) -> list[str]:
+        return [str(binary("staithe")), "--socket", str(self.socket), *words]
 
     # The layout of the cache, which a test may look into because it is documented.
 
@@ -138,6 +150,13 @@ class Staithed:
         """digest -> file, of everything that is stored as whole."""
         found = {}
         for path in (self.cache / "blobs/sha256").glob("??/*"):
+            found[f"sha256:{path.name}"] = path
+        return found
+
+    def manifest_files(self) -> dict[str, Path]:
+        """digest -> file; such a file has a line with the media type before the manifest."""
+        found = {}
+        for path in (self.cache / "manifests/sha256").glob("??/*"):
             found[f"sha256:{path.name}"] = path
         return found
 

@@ -72,6 +72,7 @@ class Wire(LabTest):
             self._blob_headers(reply, SIZE)
             self.assertIsNone(reply.headers["Content-Encoding"])
             self.assertIn(expected, reply.headers["Cache-Status"])
+            self.staithed.wait_until_stored()
             self.assert_bytes(reply.body, self.truth.read_bytes())
         self.assertEqual(self.lab.azure.stats()["blob_gets"], {self.blob: 1})
 
@@ -165,6 +166,7 @@ class Wire(LabTest):
     def test_status_counts_what_happened(self) -> None:
         for _ in range(2):
             self.staithed.get(f"{REPOSITORY}/blobs/{self.blob}")
+            self.staithed.wait_until_stored()
         status = self.staithed.status()
         self.assertEqual(status["state"], "ready")
         self.assertEqual(status["listen"], [self.staithed.address])

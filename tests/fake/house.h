@@ -68,10 +68,10 @@ class House {
               {.directory = directory_ / "cache", .max_size = max_size, .min_free = {}}, disk_,
               clock, ignore),
         upstream(clock),
-        registries_(settings_, [this](const std::string& name, const proxy::RegistrySettings& entry,
-                                      const std::string&) { return make_upstream(name, entry); }),
+        registries(settings_, [this](const std::string& name, const proxy::RegistrySettings& entry,
+                                     const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
-        proxy(io.get_executor(), registries_, store, fills, tasks_),
+        proxy(io.get_executor(), registries, store, fills, tasks_),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
                 store.disk_pool()) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
@@ -126,8 +126,11 @@ class House {
   }
   // Sends `text` as it stands and reads until the connection ends.
   asio::awaitable<Answer> ask(std::string text) {
+    return ask_at(server_.addresses().front(), std::move(text));
+  }
+  asio::awaitable<Answer> ask_at(std::string address, std::string text) {
     asio::ip::tcp::socket socket(io);
-    co_await socket.async_connect(endpoint(), asio::use_awaitable);
+    co_await socket.async_connect(endpoint_of(address), asio::use_awaitable);
     co_await asio::async_write(socket, asio::buffer(text), asio::use_awaitable);
     std::string all;
     std::array<char, 64 * 1024> piece;
@@ -149,8 +152,8 @@ class House {
     answer.complete = !length.empty() && std::to_string(answer.body.size()) == length;
     co_return answer;
   }
-  asio::ip::tcp::endpoint endpoint() const {
-    const std::string address = server_.addresses().front();
+  asio::ip::tcp::endpoint endpoint() const { return endpoint_of(server_.addresses().front()); }
+  static asio::ip::tcp::endpoint endpoint_of(const std::string& address) {
     return {asio::ip::make_address("127.0.0.1"),
             static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)))};
   }
@@ -246,11 +249,7 @@ class House {
   const proxy::ProxySettings settings_ = make_settings();
   cache::Store store;
   FakeHttpClient upstream;
-
- private:
-  proxy::Registries registries_;
-
- public:
+  proxy::Registries registries;
   proxy::Fills fills;
   proxy::Proxy proxy;
 

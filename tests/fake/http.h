@@ -101,12 +101,14 @@ struct Reply {
   std::chrono::nanoseconds delay{0};        // before the head, on the clock
   std::chrono::nanoseconds piece_delay{0};  // before each piece of the body
   std::size_t piece_bytes = 16 * 1024;
-  Gate* gate = nullptr;               // before the head
-  std::optional<Error> error = {};    // instead of a response
+  Gate* gate = nullptr;                          // before the head
+  std::optional<Error> error = {};               // instead of a response
   std::optional<std::size_t> breaks_after = {};  // bytes of the body, then upstream_failed
 
   static Reply json(std::string text, int status = 200) {
-    return {.status = status, .headers = {{"Content-Type", "application/json"}}, .body = std::move(text)};
+    return {.status = status,
+            .headers = {{"Content-Type", "application/json"}},
+            .body = std::move(text)};
   }
   static Reply failure(Errc code, std::string detail) {
     Reply reply;
@@ -206,8 +208,8 @@ class FakeHttpClient final : public proxy::HttpClient {
     const proxy::Headers& headers() const override { return headers_; }
     asio::awaitable<bool> read(std::vector<char>& piece) override {
       if (reply_.piece_delay.count() > 0) co_await clock_.sleep_for(reply_.piece_delay);
-      const std::size_t whole = std::min(reply_.body.size(),
-                                         reply_.breaks_after.value_or(reply_.body.size()));
+      const std::size_t whole =
+          std::min(reply_.body.size(), reply_.breaks_after.value_or(reply_.body.size()));
       if (sent_ == whole) {
         if (reply_.breaks_after) throw Failure(Errc::upstream_failed, "the connection broke off");
         piece.clear();

@@ -53,7 +53,7 @@ def busybox(directory: Path, mark: str) -> Layer:
             link = _entry(f"bin/{applet}", tarfile.SYMTYPE, 0o777)
             link.linkname = "busybox"
             tar.addfile(link)
-        _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
+        _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n", 0o644)
         _add_bytes(tar, "etc/group", b"root:x:0:\n", 0o644)
         _add_bytes(tar, MARK, f"{mark}\n".encode(), 0o644)
     return _compressed(directory / "busybox.tar.gz", buffer.getvalue())

@@ -13,6 +13,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,8 +23,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import layers  # noqa: E402
 from registry import DOCKER, OCI, Manifest, Registry, running  # noqa: E402
 
-# Raise it when a recipe below changes, so that directories of an older one are completed anew.
-RECIPES = 2
+# Raise it when a recipe below changes, so that what older ones have made is made anew.
+RECIPES = 3
 MIB = 1024 * 1024
 BIG = 512 * MIB
 
@@ -155,7 +156,11 @@ def _read(directory: Path) -> dict[str, dict]:
     if not path.is_file():
         return {}
     value = json.loads(path.read_text())
-    return value["images"] if value["recipes"] == RECIPES else {}
+    if value["recipes"] == RECIPES:
+        return value["images"]
+    path.unlink()
+    shutil.rmtree(directory / "registry")
+    return {}
 
 
 def _write(directory: Path, images: dict[str, dict]) -> None:

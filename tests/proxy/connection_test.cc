@@ -53,6 +53,7 @@ TEST(Connection, RefusesEveryDoubtAboutTheFraming) {
   const std::string host = "Host: localhost\r\n";
   for (const std::string& text : {
            std::string("GET /v2/ HTTP/1.1\r\n\r\n"),
+           "GET v2 HTTP/1.1\r\n" + host + "\r\n",
            "GET /v2/ HTTP/1.1\r\n" + host + host + "\r\n",
            "GET /v2/ HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
            "GET /v2/ HTTP/1.1\r\n" + host + "Transfer-Encoding: identity\r\n\r\n",

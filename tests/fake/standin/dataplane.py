@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
-from .origin import DIGEST, REFERENCE, REPOSITORY, Origin, rename_tags
+from .origin import DIGEST, REFERENCE, REPOSITORY, Origin
 from .wire import FileSlice, Request, Response, json_response
 
 API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
@@ -56,14 +57,30 @@ def serve(
         return _blob(request, where, origin, inside, redirect)
     if where.kind == "referrers":
         return _referrers(where)
-    path = f"/v2/{inside}/{where.kind}/{where.rest}"
-    _, mark, query = request.target.partition("?")
-    answer = origin.ask(request.method, path + mark + query, request.header("accept"))
     if where.kind == "tags":
-        answer = rename_tags(answer, inside, where.repository)
-        answer.length = None
+        return _tags(request, where, origin, inside)
+    path = f"/v2/{inside}/manifests/{where.rest}"
+    answer = origin.ask(request.method, path, request.header("accept"))
     length = answer.length if request.method == "HEAD" else None
     return Response(answer.status, [API_VERSION, *answer.headers], answer.body, length)
+
+
+def _tags(request: Request, where: Route, origin: Origin, inside: str) -> Response:
+    """The list in pages, sorted, as ACR gives it; the registry behind knows no pages."""
+    answer = origin.ask("GET", f"/v2/{inside}/tags/list", None)
+    if answer.status != 200:
+        return Response(answer.status, [API_VERSION, *answer.headers], answer.body)
+    query = dict(request.query)
+    tags = [t for t in sorted(json.loads(answer.body)["tags"] or []) if t > query.get("last", "")]
+    headers = [API_VERSION]
+    if query.get("n", "").isdecimal():
+        page = tags[: int(query["n"])]
+        if len(page) < len(tags) and page:
+            following = urlencode({"last": page[-1], "n": query["n"], "orderby": ""})
+            target = f"/v2/{where.repository}/tags/list?{following}"
+            headers.append(("Link", f'<{target}>; rel="next"'))
+        tags = page
+    return json_response(200, {"name": where.repository, "tags": tags}, headers)
 
 
 def _blob(request, where: Route, origin: Origin, inside: str, redirect: Redirect) -> Response:

@@ -7,7 +7,6 @@ directory, because the storage host has to serve gigabytes at the speed of the d
 from __future__ import annotations
 
 import http.client
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ class Origin:
             response = connection.getresponse()
             body = response.read()
             length = response.getheader("Content-Length")
-            kept = ("content-type", "docker-content-digest", "etag", "link")
+            kept = ("content-type", "docker-content-digest", "etag")
             headers = [(k, v) for k, v in response.getheaders() if k.lower() in kept]
             return Answer(response.status, headers, body, int(length) if length else None)
         finally:
@@ -58,16 +57,3 @@ class Origin:
     def blob_path(self, digest: str) -> Path:
         hexed = digest.removeprefix("sha256:")
         return self._root / "blobs/sha256" / hexed[:2] / hexed / "data"
-
-
-def rename_tags(answer: Answer, inside: str, outside: str) -> Answer:
-    """A tags list under the name that the client knows, its `Link` included."""
-    if answer.status == 200:
-        value = json.loads(answer.body)
-        value["name"] = outside
-        answer.body = json.dumps(value).encode()
-    answer.headers = [
-        (k, v.replace(f"/v2/{inside}/", f"/v2/{outside}/")) if k.lower() == "link" else (k, v)
-        for k, v in answer.headers
-    ]
-    return answer

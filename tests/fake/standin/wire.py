@@ -113,6 +113,8 @@ class Port:
         self._barriers = barriers
         self._context = context
         self._listener: socket.socket | None = None
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
         self.number = number
         self.open()
 
@@ -129,11 +131,16 @@ class Port:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def close(self) -> None:
-        """Refuses connections from now on; those that are open stay."""
-        if self._listener:
-            listener, self._listener = self._listener, None
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+        """Ends all connections and refuses new ones."""
+        if not self._listener:
+            return
+        listener, self._listener = self._listener, None
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        with self._lock:
+            for connection in self._connections:
+                # Only shut down: its thread wakes, finds the end, and closes it.
+                _shut_down(connection)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -148,6 +155,10 @@ class Port:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.settimeout(IDLE_SECONDS)
         connection: socket.socket = raw
+        # A second descriptor, because TLS and a reset take the first one away from here.
+        handle = raw.dup()
+        with self._lock:
+            self._connections.add(handle)
         try:
             if self._context:
                 connection = self._context.wrap_socket(raw, server_side=True)
@@ -157,6 +168,9 @@ class Port:
         except (OSError, _Ended):
             pass
         finally:
+            with self._lock:
+                self._connections.discard(handle)
+            handle.close()
             _close(connection)
 
     def _exchange(self, connection: socket.socket, reader: _Reader, number: int) -> bool:
@@ -396,6 +410,13 @@ def _send_head(connection: socket.socket, response: Response) -> None:
     if "date" not in names:
         lines.append(time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()))
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+
+def _shut_down(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # It has ended by itself.
 
 
 def _close(connection: socket.socket) -> None:

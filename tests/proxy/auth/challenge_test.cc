@@ -68,29 +68,29 @@ TEST(Challenges, AreReadAsTheGrammarSays) {
 
 TEST(Challenges, ThatMakeNoSenseAreRefusedWhole) {
   for (const std::string_view field : {
-           "realm=\"x\"",                               // no scheme
-           "\"x\"",                                     //
-           "=x",                                        //
-           "Bearer realm=\"x",                          // unterminated
-           "Bearer realm=\"x\\",                        // unterminated
-           "Bearer realm=\"x\"y",                       // no comma
-           "Bearer realm=\"x\" service=\"y\"",          // no comma
-           "Bearer realm=x service=y",                  //
-           "Bearer realm=",                             // a token68, so far
-           "Bearer realm=,service=x",                   // no value
-           "Bearer realm=\"x\",realm=\"y\"",            // which one?
-           "Bearer realm=\"x\",REALM=\"y\"",            //
-           "Bearer Basic realm=\"x\"",                  // two schemes, no comma
-           "Bearer a b",                                //
-           "Bearer@ realm=x",                           //
-           "Bearer: realm=x",                           //
-           "Negotiate YII=, realm=x",                   // a parameter after a token
-           "Bearer realm=\"a\rb\"",                     // control characters
-           "Bearer realm=\"a\x7f\"",                    //
-           "Bearer realm=\"a\x01\"",                    //
-           "Bearer realm=x\x80y",                       // not printable, not quoted
-           "Bearer realm=\"x\", ;",                     //
-           "(comment)",                                 //
+           "realm=\"x\"",                       // no scheme
+           "\"x\"",                             //
+           "=x",                                //
+           "Bearer realm=\"x",                  // unterminated
+           "Bearer realm=\"x\\",                // unterminated
+           "Bearer realm=\"x\"y",               // no comma
+           "Bearer realm=\"x\" service=\"y\"",  // no comma
+           "Bearer realm=x service=y",          //
+           "Bearer realm=",                     // a token68, so far
+           "Bearer realm=,service=x",           // no value
+           "Bearer realm=\"x\",realm=\"y\"",    // which one?
+           "Bearer realm=\"x\",REALM=\"y\"",    //
+           "Bearer Basic realm=\"x\"",          // two schemes, no comma
+           "Bearer a b",                        //
+           "Bearer@ realm=x",                   //
+           "Bearer: realm=x",                   //
+           "Negotiate YII=, realm=x",           // a parameter after a token
+           "Bearer realm=\"a\rb\"",             // control characters
+           "Bearer realm=\"a\x7f\"",            //
+           "Bearer realm=\"a\x01\"",            //
+           "Bearer realm=x\x80y",               // not printable, not quoted
+           "Bearer realm=\"x\", ;",             //
+           "(comment)",                         //
        }) {
     const auto challenges = parse_challenges({field});
     if (field == "Bearer realm=") {
@@ -137,8 +137,9 @@ TEST(Challenges, BearerIsPreferredToBasic) {
 }
 
 TEST(Challenges, AnyBytesAreReadOrRefused) {
-  const std::string_view pieces[] = {"Bearer", "Basic", " ", ",", "=", "\"", "\\", "realm", "x",
-                                     "https://h/t", "\t", "\x80", "\x01", "==", "service", "~"};
+  const std::string_view pieces[] = {
+      "Bearer", "Basic",       " ",  ",",    "=",    "\"", "\\",      "realm",
+      "x",      "https://h/t", "\t", "\x80", "\x01", "==", "service", "~"};
   SeededRandom random(5);
   for (int i = 0; i < 100'000; ++i) {
     std::string text;

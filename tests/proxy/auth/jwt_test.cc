@@ -14,7 +14,7 @@ namespace {
 TEST(Base64Url, IsReadStrictly) {
   const struct {
     std::string_view text, bytes;
-  } table[] = {{"", ""},           {"Zg", "f"},         {"Zm8", "fo"},        {"Zm9v", "foo"},
+  } table[] = {{"", ""},           {"Zg", "f"},         {"Zm8", "fo"},         {"Zm9v", "foo"},
                {"Zm9vYg", "foob"}, {"_-8", "\xff\xef"}, {"Zm9vYmFy", "foobar"}};
   for (const auto& row : table) EXPECT_EQ(decode_base64url(row.text), row.bytes) << row.text;
   // Padding, the other alphabet, spaces, a lone character, bits that mean nothing.
@@ -139,7 +139,8 @@ TEST(Json, NumbersMayComeAsText) {
   EXPECT_EQ(number_field(object, "missing"), std::nullopt);
   EXPECT_EQ(number_field(object, "f"), -1);
   EXPECT_EQ(number_field(object, "j"), 1);
-  for (const auto* name : {"e", "g", "h", "i", "k"}) EXPECT_FALSE(number_field(object, name)) << name;
+  for (const auto* name : {"e", "g", "h", "i", "k"})
+    EXPECT_FALSE(number_field(object, name)) << name;
   EXPECT_EQ(text_field(object, "a"), "3599");
   EXPECT_EQ(text_field(object, "d"), "");
   EXPECT_FALSE(text_field(object, "b"));

@@ -36,7 +36,9 @@ class ScriptedSource final : public TokenSource {
   asio::awaitable<Token> fetch() override {
     const std::shared_ptr<Script> script = script_;
     struct InFlight {
-      explicit InFlight(Script& s) : of(s) { of.most_at_once = std::max(of.most_at_once, ++of.in_flight); }
+      explicit InFlight(Script& s) : of(s) {
+        of.most_at_once = std::max(of.most_at_once, ++of.in_flight);
+      }
       ~InFlight() { --of.in_flight; }
       Script& of;
     } in_flight(*script);
@@ -495,13 +497,20 @@ TEST(KeeperSimulation, HoldsItsPromisesForAnySeed) {
       if (valid && caller->outcome) ASSERT_TRUE(*caller->outcome) << seed << " " << step;
       if (valid && !caller->outcome) ASSERT_TRUE(doubtful) << seed << " " << step;
       switch (random.next() % 12) {
-        case 0: world.clock.jump_wall(random.between(-10h, 10h)); break;
-        case 1: world.clock.suspend(random.between(0s, 4h)); break;
+        case 0:
+          world.clock.jump_wall(random.between(-10h, 10h));
+          break;
+        case 1:
+          world.clock.suspend(random.between(0s, 4h));
+          break;
         case 2:
           if (last) keeper->discard(last.get());
           break;
-        case 3: caller->leave(); break;
-        default: world.clock.advance(random.between(0s, random.next() % 2 ? 20s : 20min));
+        case 3:
+          caller->leave();
+          break;
+        default:
+          world.clock.advance(random.between(0s, random.next() % 2 ? 20s : 20min));
       }
     }
     EXPECT_LE(script->most_at_once, 1) << seed;

@@ -71,8 +71,8 @@ TEST(Describe, ShowsNoSecretThatTheServerEchoes) {
         R"({"errors":[{"code":")" + token + R"(","message":"x)" + token + R"("}]})",
         "plain " + token + " text", "plain access_token=" + token + "&x", token,
         R"({"error":"user:)" + password + R"( is wrong"})", "password=" + password}) {
-    const std::string shown = describe(
-        answer(400, body, {{"X-Ms-Correlation-Request-Id", token}}), {password, std::string_view()});
+    const std::string shown = describe(answer(400, body, {{"X-Ms-Correlation-Request-Id", token}}),
+                                       {password, std::string_view()});
     EXPECT_FALSE(shown.contains(token.substr(0, 40))) << shown;
     EXPECT_FALSE(shown.contains(token.substr(30, 40))) << shown;
     EXPECT_FALSE(shown.contains(password)) << shown;
@@ -116,24 +116,25 @@ TEST(Answer, ReadsRetryAfterInSeconds) {
   EXPECT_EQ(after("0"), 0s);
   EXPECT_EQ(after("120"), 120s);
   EXPECT_EQ(after("99999999"), 24h);
-  for (const auto* bad : {"", "-1", "1.5", "soon", "1 ", "Sun, 06 Nov 1994 08:49:37 GMT",
-                          "99999999999999999999"}) {
+  for (const auto* bad :
+       {"", "-1", "1.5", "soon", "1 ", "Sun, 06 Nov 1994 08:49:37 GMT", "99999999999999999999"}) {
     EXPECT_FALSE(after(bad)) << bad;
   }
 }
 
 TEST(TokenText, IsVisibleAscii) {
   EXPECT_TRUE(is_token_text("abc.DEF-_~+/="));
-  for (const std::string& text : {std::string(), std::string("a b"), std::string("a\r\nX: y"),
-                                  std::string("a\x80"), std::string("a\0b", 3), std::string("\x7f"),
-                                  std::string(max_token_bytes + 1, 'a')}) {
+  for (const std::string& text :
+       {std::string(), std::string("a b"), std::string("a\r\nX: y"), std::string("a\x80"),
+        std::string("a\0b", 3), std::string("\x7f"), std::string(max_token_bytes + 1, 'a')}) {
     EXPECT_FALSE(is_token_text(text));
   }
 }
 
 TEST(Ask, ReadsTheAnswerWithinItsLimit) {
   World world;
-  world.http.on("https://h", [](const Asked&) { return Reply{.body = std::string(max_answer_bytes, 'a')}; });
+  world.http.on("https://h",
+                [](const Asked&) { return Reply{.body = std::string(max_answer_bytes, 'a')}; });
   const auto most = world.now(ask(world.environment(), request("https://h/t"), "asking h"));
   EXPECT_EQ(most->body.size_bytes(), max_answer_bytes);
   world.http.on("https://h",
@@ -158,15 +159,15 @@ TEST(Ask, GivesUpOnAServerThatDrips) {
 
 TEST(Ask, SaysWhichStepFailed) {
   World world;
-  const auto nobody = world.now(ask(world.environment(), request("https://h/t?q=SECRET"), "asking h"));
+  const auto nobody =
+      world.now(ask(world.environment(), request("https://h/t?q=SECRET"), "asking h"));
   EXPECT_EQ(nobody.error().code, Errc::unreachable);
   EXPECT_EQ(nobody.error().detail, "asking h: nobody plays https://h/t");
 }
 
 TEST(TokenServer, TriesWhatIsOverInAMomentOnceMore) {
-  for (const Reply& failure :
-       {Reply{.status = 503}, Reply{.status = 500, .body = "x"},
-        Reply::failure(Errc::upstream_failed, "the connection broke off")}) {
+  for (const Reply& failure : {Reply{.status = 503}, Reply{.status = 500, .body = "x"},
+                               Reply::failure(Errc::upstream_failed, "the connection broke off")}) {
     World world;
     world.http.on("https://h", {failure, Reply{.body = "fine"}});
     TokenServer server(world.environment(), "/etc/ca.pem");
@@ -207,7 +208,8 @@ TEST(TokenServer, APauseAfter429HoldsForAllItsCalls) {
   EXPECT_EQ(world.now(server.get(url, {}, "one")).value().status, 429);
   const auto paused = world.now(server.get(url, {}, "two"));
   EXPECT_EQ(paused.error().code, Errc::throttled);
-  EXPECT_TRUE(paused.error().detail.starts_with("two: not asked again for ")) << paused.error().detail;
+  EXPECT_TRUE(paused.error().detail.starts_with("two: not asked again for "))
+      << paused.error().detail;
   world.clock.advance(60s);
   world.clock.advance(12s);
   EXPECT_EQ(world.now(server.get(url, {}, "three")).value().status, 200);

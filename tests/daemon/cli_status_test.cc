@@ -1,0 +1,181 @@
+#include "daemon/cli_status.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json/parse.hpp>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace staithe::daemon {
+namespace {
+
+namespace json = boost::json;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr const char* kSample = R"({
+ "version":"0.1.0","pid":4242,"uptime_seconds":273965,"state":"ready",
+ "listen":["127.0.0.1:5050","[::1]:5050"],
+ "cache":{"directory":"/var/cache/staithe","bytes":13207024435,"max_bytes":85899345920,
+   "free_bytes":129385308160,"blobs":1234,"manifests":87,"evicted":3,"quarantined":1,
+   "mode":"read-write"},
+ "traffic":{"requests":12345,"hits":900,"misses":90,"collapsed":10,"stale":0,"errors":0,
+   "bytes_served":48425755648,"bytes_fetched":5368709120},
+ "registries":[
+  {"name":"contoso.azurecr.io","upstream":["https://contoso.azurecr.io"],"identity":"vm",
+   "identity_kind":"managed-identity","state":"ok","paused_seconds":0,"last_error":null,
+   "tokens":[{"kind":"entra","expires_in_seconds":84000,"renews_in_seconds":42000},
+             {"kind":"access","expires_in_seconds":4000,"renews_in_seconds":3000},
+             {"kind":"access","expires_in_seconds":3900,"renews_in_seconds":3100}]},
+  {"name":"docker.io","upstream":["https://registry-1.docker.io"],"identity":"",
+   "identity_kind":"anonymous","state":"throttled","paused_seconds":42,
+   "last_error":"registry-1.docker.io answered 429: give docker.io an identity","tokens":[]}],
+ "fills":[{"digest":"sha256:abababababababababababababababababababababababababababababababab",
+   "registry":"contoso.azurecr.io","repository":"app/web","bytes":123456789,"total":268435456,
+   "readers":32}]})";
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+// Without the colour sequences that paint() makes.
+std::string bare(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\x1b') {
+      while (text[i] != 'm') ++i;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+TEST(Status, ShowsDaemonCacheTrafficRegistriesAndFills) {
+  EXPECT_EQ(render_status(json::parse(kSample), Style{}),
+            R"(staithed 0.1.0  ready  pid 4242  up 3d 4h
+listens on  127.0.0.1:5050  [::1]:5050
+
+CACHE  /var/cache/staithe  read-write
+  12.3 GiB of 80.0 GiB  [###---------------------]  15.4%  120.5 GiB free on disk
+  1234 blobs  87 manifests  3 evicted  1 quarantined
+
+TRAFFIC
+  12345 requests  900 hits  90 misses  10 collapsed  0 stale  0 errors
+  91.0% hit ratio  45.1 GiB served  5.0 GiB fetched  40.1 GiB saved
+
+REGISTRIES
+  NAME                UPSTREAM                      IDENTITY               STATE
+  contoso.azurecr.io  https://contoso.azurecr.io    vm (managed-identity)  ok
+    tokens: entra valid for 23h 20m, renewed in 11h 40m; 2 access valid for 1h 5m, renewed in 50m
+  docker.io           https://registry-1.docker.io  anonymous              throttled for 42s
+    last error: registry-1.docker.io answered 429: give docker.io an identity
+
+FILLS
+  sha256:abababababab  contoso.azurecr.io/app/web  [####------]  46.0%  117.7 MiB of 256.0 MiB  32 readers
+)");
+}
+
+TEST(Status, FitsTheTerminal) {
+  const json::value status = json::parse(kSample);
+  for (std::size_t columns = 40; columns <= 200; ++columns) {
+    for (const bool utf8 : {false, true}) {
+      const std::string text = render_status(status, {columns, true, utf8});
+      for (const std::string& line : lines_of(bare(text))) {
+        EXPECT_LE(column_count(line), columns) << line;
+      }
+      EXPECT_THAT(text, HasSubstr("contoso"));
+    }
+  }
+  // Narrower than anyone has it: no crash, no endless loop.
+  for (std::size_t columns = 1; columns < 40; ++columns)
+    render_status(status, {columns, true, true});
+}
+
+TEST(Status, IsColouredOnlyOnRequest) {
+  EXPECT_THAT(render_status(json::parse(kSample), Style{}), Not(HasSubstr("\x1b")));
+  const Style colour{.columns = 0, .colour = true, .utf8 = false};
+  const std::string text = render_status(json::parse(kSample), colour);
+  EXPECT_THAT(text, HasSubstr("\x1b[32mok\x1b[0m"));
+  EXPECT_THAT(text, HasSubstr("\x1b[33mthrottled for 42s\x1b[0m"));
+  EXPECT_THAT(text, HasSubstr("\x1b[33m1 quarantined\x1b[0m"));
+  EXPECT_EQ(bare(text), render_status(json::parse(kSample), Style{}));
+}
+
+TEST(Status, EscapesWhatItIsGiven) {
+  json::value status = json::parse(kSample);
+  const std::string hostile = "\x1b[2J\r\n\u009b\u202efake";
+  json::object& registry = status.at("registries").at(0).get_object();
+  for (const char* key : {"name", "identity", "identity_kind", "state", "last_error"}) {
+    registry[key] = hostile;
+  }
+  registry["upstream"] = json::array{hostile};
+  registry["tokens"].get_array().at(0).get_object()["kind"] = hostile;
+  json::object& fill = status.at("fills").at(0).get_object();
+  for (const char* key : {"digest", "registry", "repository"}) fill[key] = hostile;
+  for (const char* key : {"version", "state"}) status.get_object()[key] = hostile;
+  status.get_object()["listen"] = json::array{hostile};
+  status.at("cache").get_object()["directory"] = hostile;
+  status.at("cache").get_object()["mode"] = hostile;
+  for (const char c : render_status(status, Style{})) {
+    EXPECT_TRUE(c == '\n' || (c >= ' ' && c <= '~'));
+  }
+}
+
+TEST(Status, OfAnIdleDaemonHasNoFillsAndNoDivisionByZero) {
+  const std::string text = render_status(
+      json::parse(R"({"version":"0.1.0","state":"ready","cache":{"bytes":0,"max_bytes":0},
+                      "traffic":{},"registries":[],"fills":[]})"),
+      Style{});
+  EXPECT_THAT(text, HasSubstr("0.0% hit ratio"));
+  EXPECT_THAT(text, HasSubstr("none asked for yet"));
+  EXPECT_THAT(text, Not(HasSubstr("FILLS")));
+  EXPECT_THAT(text, Not(HasSubstr("nan")));
+}
+
+TEST(Status, BoundsWhatItShows) {
+  json::value status = json::parse(kSample);
+  json::array& registries = status.at("registries").get_array();
+  while (registries.size() < 1000) registries.push_back(json::value(registries.front()));
+  json::array& fills = status.at("fills").get_array();
+  while (fills.size() < 1000) fills.push_back(json::value(fills.front()));
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("and 800 more"));
+  EXPECT_THAT(text, HasSubstr("and 970 more"));
+}
+
+// Replaces random parts of the sample by values of other types.
+void damage(json::value& value, std::mt19937& random) {
+  if (random() % 8 == 0) {
+    const json::value others[] = {
+        nullptr, -1e308,           1e308, "text", json::array{1, "x"}, json::object{{"a", 1}},
+        true,    std::uint64_t(-1)};
+    value = others[random() % std::size(others)];
+    return;
+  }
+  if (auto* object = value.if_object()) {
+    for (auto& member : *object) damage(member.value(), random);
+  } else if (auto* array = value.if_array()) {
+    for (json::value& item : *array) damage(item, random);
+  }
+}
+
+TEST(Status, TakesJsonOfAnyShape) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 2000; ++round) {
+    json::value status = json::parse(kSample);
+    damage(status, random);
+    for (const std::string& line : lines_of(render_status(status, {80, false, true}))) {
+      EXPECT_LE(column_count(line), 80u) << line;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace staithe::daemon
