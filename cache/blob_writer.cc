@@ -8,7 +8,7 @@ namespace staithe::cache {
 namespace {
 
 // Space asked for at a time while upstream does not say how large the blob is.
-constexpr std::uint64_t reservation_step_bytes = 16 * 1024 * 1024;
+constexpr std::uint64_t reservation_step_bytes = 1024 * 1024;
 
 }  // namespace
 
@@ -63,14 +63,16 @@ asio::awaitable<void> BlobWriter::commit() {
   ended_ = true;
   try {
     co_await store_.publish(partial_, blob_->file(), ObjectKind::blob, digest);
-  } catch (const Failure&) {
-    // This file is not trusted any more: the kernel may have dropped its pages. Readers that have
-    // it open go on from memory; nobody finds it again.
+  } catch (...) {  // Cancelled, too.
+    // Readers that have it open go on from memory; nobody finds it again.
+    store_.forget_open(digest);
+    store_.catalog_.drop(digest);
     discard();
     throw;
   }
   store_.written_bytes_ -= written_;
   store_.growing_.erase(digest);
+  store_.forget_open(digest);  // Of a file that could not be opened, and is replaced.
   store_.catalog_.add(digest, ObjectKind::blob, written_, true, store_.unix_now());
   reservation_.reset();
   store_.remember_open(blob_);
@@ -85,16 +87,13 @@ void BlobWriter::abandon(Error error) {
 
 void BlobWriter::discard() {
   store_.growing_.erase(blob_->digest());
+  if (!store_.reconciled_) store_.removed_.insert(blob_->digest());
   store_.written_bytes_ -= written_;
   reservation_.reset();
-  // On the pool, since removing a large file takes milliseconds; the sweep at start finds what a
-  // failure leaves.
-  asio::post(store_.disk_pool_, [&disk = store_.disk_, partial = partial_] {
-    try {
-      disk.remove(partial);
-    } catch (const Failure&) {
-    }
-  });
+  // Its space comes back when it is removed and no reader has it open any more.
+  auto hold = store_.count_unlinked(cost_bytes(written_));
+  blob_->keep_until_closed(hold);
+  store_.remove_later(partial_, std::move(hold));
 }
 
 }  // namespace staithe::cache

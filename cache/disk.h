@@ -65,8 +65,8 @@ class Disk {
   virtual bool remove(const std::filesystem::path& path) = 0;
   // Creates the last component with mode 0700 if it is missing; true if it did.
   virtual bool make_directory(const std::filesystem::path& path) = 0;
-  // Calls `visit(name, size_bytes)` for each regular file directly in `directory`; for none if there
-  // is no such directory.
+  // Calls `visit(name, size_bytes)` for each regular file directly in `directory`; for none if
+  // there is no such directory.
   virtual void list(const std::filesystem::path& directory,
                     const std::function<void(const std::string&, std::uint64_t)>& visit) = 0;
   virtual Space space(const std::filesystem::path& path) = 0;

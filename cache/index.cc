@@ -261,6 +261,7 @@ void Index::apply(const std::vector<Change>& changes) { write(changes, false); }
 
 void Index::rewrite(const std::vector<Change>& everything) {
   try {
+    if (!database_) database_ = std::make_unique<Database>(directory_);
     write(everything, true);
   } catch (const Damaged& damage) {
     renew(damage.what());

@@ -10,9 +10,9 @@
 // Paths are built from parsed digests only, never from text of a request.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <format>
 #include <string>
 
 #include "cache/digest.h"
@@ -47,10 +47,16 @@ class Layout {
   // In the order of their names the oldest comes first.
   std::filesystem::path quarantined(const Digest& digest, std::int64_t unix_seconds,
                                     std::uint64_t number) const {
-    return quarantine() / std::format("{:012}.{:06}.{}", unix_seconds, number, digest.hex());
+    return quarantine() / (padded(unix_seconds, 12) + "." + padded(number, 6) + "." + digest.hex());
   }
 
  private:
+  template <class Number>
+  static std::string padded(Number number, std::size_t width) {
+    const std::string digits = std::to_string(number);
+    return std::string(width - std::min(width, digits.size()), '0') + digits;
+  }
+
   std::filesystem::path root_;
 };
 

@@ -60,6 +60,9 @@ class Store {
   asio::awaitable<void> open();
   // Ends the background work, writes the index, joins the pools. Writers are gone by now.
   asio::awaitable<void> close();
+
+  // Other bounds from now on (a reload); what is too much goes within the next seconds.
+  void set_bounds(Size max_size, Size min_free);
   // True once index and files have been compared.
   bool reconciled() const { return reconciled_; }
 
@@ -152,8 +155,8 @@ class Store {
   std::int64_t unix_now() const;
   std::optional<std::chrono::seconds> age_of(std::int64_t checked_unix_seconds) const;
 
-  // Evicts until `bytes` more fit. Throws Failure if they cannot: storage_full, and then nothing was
-  // evicted in vain, or storage_failed if nothing can be removed.
+  // Evicts until `bytes` more fit. Throws Failure if they cannot: storage_full, and then nothing
+  // was evicted in vain, or storage_failed if nothing can be removed.
   asio::awaitable<void> make_room(std::uint64_t bytes);
   // Evicts what stands beyond the bounds, as far as that goes.
   asio::awaitable<void> shrink();

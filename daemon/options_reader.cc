@@ -13,6 +13,8 @@
 #include "daemon/option_table.h"
 #include "daemon/options.h"
 #include "daemon/values.h"
+#include "proxy/auth/trust.h"
+#include "proxy/url.h"
 
 namespace staithe::daemon {
 namespace {
@@ -95,17 +97,14 @@ std::string_view type_name(const toml::node& node) {
 
 std::size_t line_of(const toml::source_region& region) { return region.begin.line; }
 
-// The text's own grammar; paths need the environment and are not among these.
+// What the option's grammar makes of the text.
 Parsed<std::string> parse_text(const Option& option, std::string_view text,
                                const Environment& environment) {
   switch (option.grammar) {
     case Grammar::path:
       return parse_path(text, environment.get("CREDENTIALS_DIRECTORY"));
-    case Grammar::listen_address: {
-      const auto address = parse_listen_address(text);
-      if (!address) return std::unexpected(address.error());
-      return address->to_string();
-    }
+    case Grammar::listen_address:
+      return parse_listen_address(text);
     case Grammar::host:
       return parse_host(text);
     case Grammar::host_pattern:
@@ -213,9 +212,8 @@ class Reader {
   void check_names();
   void check_identity_reference(const std::string& label, const Given& given,
                                 const std::string& identity);
-  void check_token_goes_to_acr(const Registry& at, const proxy::RegistrySettings& registry,
-                               const std::string& label, const Given& given,
-                               const std::string& identity);
+  void check_token_goes_to_acr(const proxy::RegistrySettings& registry, const std::string& label,
+                               const Given& given, const std::string& identity);
 
   const std::string file_;
   const Environment& environment_;
@@ -712,13 +710,13 @@ void Reader::check_registry(const Registry& at, proxy::RegistrySettings& registr
     }
   }
   check_identity_reference(at.label, at.given, registry.identity);
-  check_token_goes_to_acr(at, registry, at.label, at.given, registry.identity);
+  check_token_goes_to_acr(registry, at.label, at.given, registry.identity);
   std::set<std::string> prefixes;
   for (std::size_t i = 0; i < registry.identity_for.size(); ++i) {
     const proxy::IdentityFor& below = registry.identity_for[i];
     const Registry::Below& where = at.identity_for[i];
     check_identity_reference(where.label, where.given, below.identity);
-    check_token_goes_to_acr(at, registry, where.label, where.given, below.identity);
+    check_token_goes_to_acr(registry, where.label, where.given, below.identity);
     if (!below.prefix.empty() && !prefixes.insert(below.prefix).second) {
       fault(where.given.at("prefix"), where.label + ".prefix",
             shown(below.prefix) +
@@ -773,7 +771,7 @@ void Reader::check_identity_reference(const std::string& label, const Given& giv
 
 // An Entra token works on every registry of a tenant, so it is given to Azure's registries only: a
 // slip in a name must not hand it to a stranger (threat T6).
-void Reader::check_token_goes_to_acr(const Registry& at, const proxy::RegistrySettings& registry,
+void Reader::check_token_goes_to_acr(const proxy::RegistrySettings& registry,
                                      const std::string& label, const Given& given,
                                      const std::string& identity) {
   const auto found = config_.proxy.identities.find(identity);
@@ -781,27 +779,27 @@ void Reader::check_token_goes_to_acr(const Registry& at, const proxy::RegistrySe
       found->second.kind != proxy::IdentityKind::managed_identity) {
     return;
   }
-  const auto is_acr = [&](std::string_view host) {
-    host = host.substr(0, host.rfind(':'));
-    return std::ranges::any_of(config_.proxy.azure.acr_suffixes, [&](const std::string& suffix) {
-      return host.ends_with("." + suffix) && host.size() > suffix.size() + 1;
-    });
-  };
-  // A wildcard's "*" stands for the labels before the suffix. An upstream that is written out is
-  // the operator's word for it, if the name is Azure's.
-  if (is_acr(registry.name)) return;
-  const std::string scheme_end = "://";
-  const bool upstream_is_acr =
-      !registry.upstream.empty() &&
-      std::ranges::all_of(registry.upstream, [&](const std::string& url) {
-        return is_acr(std::string_view(url).substr(url.find(scheme_end) + scheme_end.size()));
-      });
-  if (upstream_is_acr) return;
-  fault(given.at("identity"), label + ".identity",
-        "\"" + identity + "\" is a managed identity, and neither the name " + shown(registry.name) +
-            " nor the upstream of " + at.label +
-            " is under a suffix of Azure Container Registry; if it is one, add its suffix to "
-            "azure.acr_suffixes");
+  const std::vector<std::string>& suffixes = config_.proxy.azure.acr_suffixes;
+  if (registry.name.starts_with("*.")) {
+    // What the "*" stands for is judged when it is known; the rest must be Azure's already.
+    const std::string_view suffix = std::string_view(registry.name).substr(2);
+    const auto is_above = [&](const std::string& acr) { return proxy::host_under(suffix, acr); };
+    if (std::ranges::any_of(suffixes, is_above)) return;
+    fault(given.at("identity"), label + ".identity",
+          "a managed identity is for Azure Container Registry, and " + shown(registry.name) +
+              " takes in other hosts; if these are its login servers, add their suffix to "
+              "azure.acr_suffixes");
+    return;
+  }
+  for (const std::string& text : registry.upstream) {
+    const auto url = proxy::Url::parse(text);
+    if (!url) {
+      fault(given.at("identity"), label + ".identity", url.error().detail);
+    } else if (const auto usable = proxy::auth::check_acr_origin(url->origin(), suffixes);
+               !usable) {
+      fault(given.at("identity"), label + ".identity", usable.error().detail);
+    }
+  }
 }
 
 void Reader::use_built_in_registries() {

@@ -59,7 +59,7 @@ Service::Service(asio::io_context& context, Config config)
                                         .random = random_,
                                         .limits = http_limits()}),
       registries_(
-          config_.proxy,
+          config_.proxy.registries,
           [this](const std::string& name, const proxy::RegistrySettings& settings,
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
       fills_(loop_, store_, clock_),
@@ -162,16 +162,26 @@ void Service::stop() {
   stop_asked_.notify_all();
 }
 
-void Service::reload(const std::expected<Config, Faults>& config) {
+void Service::reload(std::expected<Config, Faults> config) {
   if (!config) {
     for (const Fault& fault : config.error())
       log::error("configuration not reloaded", {{"fault", fault.to_string()}});
     return;
   }
-  log::set_level(config->log.level);
-  Config unchanged = *config;
-  unchanged.log.level = config_.log.level;
-  log::info("configuration reloaded", {{"restart_needed", to_toml(unchanged) != to_toml(config_)}});
+  const bool same_identities = config->proxy.identities == config_.proxy.identities;
+  // What is taken over now becomes the configuration in force; what then still differs waits.
+  config_.proxy.registries = config->proxy.registries;
+  config_.proxy.identities = config->proxy.identities;
+  config_.proxy.hosts = config->proxy.hosts;
+  config_.cache.max_size = config->cache.max_size;
+  config_.cache.min_free = config->cache.min_free;
+  config_.drain_timeout = config->drain_timeout;
+  config_.log.level = config->log.level;
+  registries_.replace(config_.proxy.registries, same_identities);
+  proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
+  log::set_level(config_.log.level);
+  log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
 }
 
 asio::awaitable<void> Service::drain() {

@@ -34,7 +34,6 @@ namespace staithe::daemon {
 
 class Service {
  public:
-  // `reload` re-reads the configuration and says in a sentence what came of it.
   Service(asio::io_context& context, Config config);
   ~Service();
 
@@ -43,8 +42,9 @@ class Service {
 
   // Asks run() to drain and return.
   void stop();
-  // Applies what can change while running; the rest is named in the log.
-  void reload(const std::expected<Config, Faults>& config);
+  // Takes the new configuration over: registries, identities, hosts, cache bounds and log level at
+  // once; for the rest the log says that a restart is needed. Faults change nothing.
+  void reload(std::expected<Config, Faults> config);
 
  private:
   void listen();
@@ -57,7 +57,7 @@ class Service {
   proxy::HttpLimits http_limits() const;
 
   asio::any_io_executor loop_;
-  const Config config_;
+  Config config_;
   SystemClock clock_;
   SystemRandom random_;
   cache::PosixDisk disk_;

@@ -284,24 +284,16 @@ std::string format_size(const cache::Size& size) {
   return std::to_string(size.bytes);
 }
 
-std::string ListenAddress::to_string() const {
-  if (is_unix()) return "unix:" + socket_path;
-  const bool bracketed = ip.find(':') != ip.npos;
-  return (bracketed ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
-}
-
-Parsed<ListenAddress> parse_listen_address(std::string_view text) {
+Parsed<std::string> parse_listen_address(std::string_view text) {
   constexpr std::string_view kAccepted =
       "; accepted: \"127.0.0.1:5050\", \"[::1]:5050\" or \"unix:/path\"";
-  ListenAddress result;
   if (text.starts_with("unix:")) {
     auto path = parse_path(text.substr(5), "");
     if (!path) return wrong(path.error());
     if (path->size() > kMaxSocketPath) {
       return wrong(shown(text) + " is longer than the 107 bytes that a Unix socket's path has");
     }
-    result.socket_path = std::move(*path);
-    return result;
+    return "unix:" + *path;
   }
   const bool bracketed = text.starts_with('[');
   const std::size_t host_end = bracketed ? text.find(']') : text.rfind(':');
@@ -331,9 +323,8 @@ Parsed<ListenAddress> parse_listen_address(std::string_view text) {
   std::array<char, INET6_ADDRSTRLEN> canonical{};
   inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? static_cast<const void*>(&v4) : &v6,
             canonical.data(), canonical.size());
-  result.ip = canonical.data();
-  result.port = *port;
-  return result;
+  const std::string ip = canonical.data();
+  return (is_v4 ? ip : "[" + ip + "]") + ":" + std::to_string(*port);
 }
 
 Parsed<std::string> parse_host(std::string_view text) {
@@ -374,7 +365,12 @@ Parsed<std::string> parse_registry_name(std::string_view text) {
 }
 
 Parsed<std::string> parse_host_pattern(std::string_view text) {
-  return text.starts_with("*.") ? parse_wildcard(text) : parse_host(text);
+  if (text.starts_with("*.")) return parse_wildcard(text);
+  const auto parts = split_host(text);
+  if (parts && parts->port.empty()) return parts->host;
+  return wrong(shown(text) +
+               " is not a host: " + (parts ? "a port does not belong to it" : parts.error()) +
+               "; accepted: a host, or \"*.suffix\"");
 }
 
 Parsed<std::string> parse_host_suffix(std::string_view text) {

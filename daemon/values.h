@@ -30,18 +30,10 @@ std::string format_duration(std::chrono::milliseconds duration);
 Parsed<cache::Size> parse_size(std::string_view text);
 std::string format_size(const cache::Size& size);
 
-// Where to listen: "127.0.0.1:5050", "[::1]:5050" or "unix:/run/staithe/registry.sock".
-struct ListenAddress {
-  std::string ip;           // "127.0.0.1", "::1"; empty for a Unix socket
-  std::uint16_t port = 0;   // 0: any free one
-  std::string socket_path;  // absolute, at most kMaxSocketPath bytes; empty for TCP
-
-  bool is_unix() const { return !socket_path.empty(); }
-  // As it is written in the file.
-  std::string to_string() const;
-};
-// Only loopback: the listeners lend out the machine's identity.
-Parsed<ListenAddress> parse_listen_address(std::string_view text);
+// Where to listen: "127.0.0.1:5050", "[::1]:5050" (port 0: any free one) or "unix:/path", in its
+// one canonical form, which proxy::ListenAddress reads. Only loopback: the listeners lend out the
+// machine's identity.
+Parsed<std::string> parse_listen_address(std::string_view text);
 inline constexpr std::size_t kMaxSocketPath = 107;  // sun_path of unix(7) without its NUL
 
 // "contoso.azurecr.io", "localhost:5000", "10.1.2.3:5000": lower case, as image names have it.
@@ -49,7 +41,7 @@ Parsed<std::string> parse_host(std::string_view text);
 // A registry's name: a host that cannot be mistaken for a path component (it has a dot or a port,
 // or is localhost), or "*.suffix" with a suffix of at least two labels.
 Parsed<std::string> parse_registry_name(std::string_view text);
-// A host, or "*.suffix" of at least two labels.
+// A host without port, or "*.suffix" of at least two labels.
 Parsed<std::string> parse_host_pattern(std::string_view text);
 // "azurecr.io": at least two labels, no leading dot, no port.
 Parsed<std::string> parse_host_suffix(std::string_view text);

@@ -76,9 +76,9 @@ class HeldBack {
 Blobs::Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, TaskGroup& tasks)
     : store_(store), fills_(fills), sizes_(std::move(loop), tasks) {}
 
-asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, Registry& registry,
+asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
-  const std::string scope = scope_of(registry, repository);
+  const std::string scope = scope_of(*registry, repository);
   if (store_.size_of_blob(digest) && !fills_.admits(digest, scope)) {
     const Shown by = co_await shown(registry, repository, digest);
     if (by == Shown::by_upstream) {
@@ -115,9 +115,9 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, Registry& registry,
   co_return outcome;
 }
 
-asio::awaitable<Blobs::Shown> Blobs::shown(Registry& registry, std::string repository,
+asio::awaitable<Blobs::Shown> Blobs::shown(RegistryPtr registry, std::string repository,
                                            cache::Digest digest) {
-  const std::string scope = scope_of(registry, repository);
+  const std::string scope = scope_of(*registry, repository);
   const auto age = store_.link_age(scope, digest);
   if (age && *age < authorization_bound) co_return Shown::by_memory;
   std::optional<Error> error;
@@ -130,37 +130,37 @@ asio::awaitable<Blobs::Shown> Blobs::shown(Registry& registry, std::string repos
   if (error->code == Errc::blob_unknown || error->code == Errc::denied ||
       error->code == Errc::unauthorized) {
     store_.unlink(scope, digest);
-  } else if (age && *age < registry.settings().freshness.serve_stale) {
+  } else if (age && *age < registry->settings().freshness.serve_stale) {
     co_return Shown::by_stale_memory;
   }
   throw Failure(*error);
 }
 
-asio::awaitable<std::uint64_t> Blobs::ask_size(Registry& registry, std::string repository,
+asio::awaitable<std::uint64_t> Blobs::ask_size(RegistryPtr registry, std::string repository,
                                                cache::Digest digest) {
-  const std::string key = scope_of(registry, repository) + "@" + digest.to_string();
+  const std::string key = scope_of(*registry, repository) + "@" + digest.to_string();
   const std::string text =
       co_await sizes_.run(key, ask_size_text(registry, std::move(repository), digest));
   std::uint64_t size = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
   if (error != std::errc() || end != text.data() + text.size() || text.empty())
-    throw Failure(Errc::upstream_nonsense, registry.name() + " shows a blob without its length");
+    throw Failure(Errc::upstream_nonsense, registry->name() + " shows a blob without its length");
   co_return size;
 }
 
-asio::awaitable<std::string> Blobs::ask_size_text(Registry& registry, std::string repository,
+asio::awaitable<std::string> Blobs::ask_size_text(RegistryPtr registry, std::string repository,
                                                   cache::Digest digest) {
   auto response =
-      co_await registry.upstream(repository)
+      co_await registry->upstream(repository)
           .send(
               {.method = "HEAD", .repository = repository, .what = "blobs/" + digest.to_string()});
   if (response->status() != 200)
     throw Failure(
-        co_await error_of(*response, describe(registry, repository, digest), Errc::blob_unknown));
+        co_await error_of(*response, describe(*registry, repository, digest), Errc::blob_unknown));
   co_return std::string(response->headers().get("Content-Length"));
 }
 
-asio::awaitable<void> Blobs::serve_blob(Exchange& exchange, Registry& registry,
+asio::awaitable<void> Blobs::serve_blob(Exchange& exchange, RegistryPtr registry,
                                         std::string repository, std::shared_ptr<cache::Blob> blob,
                                         Outcome outcome) {
   const cache::Blob::Reading reading(*blob);
@@ -193,7 +193,7 @@ asio::awaitable<void> Blobs::serve_blob(Exchange& exchange, Registry& registry,
   co_await send_body(exchange, registry, std::move(repository), blob, bytes.begin, bytes.end);
 }
 
-asio::awaitable<void> Blobs::send_body(Exchange& exchange, Registry& registry,
+asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::shared_ptr<cache::Blob> blob,
                                        std::uint64_t begin, std::uint64_t end) {
   std::uint64_t sent = begin;
@@ -212,18 +212,18 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, Registry& registry,
   if (!broken) co_return;
   // A fault of the disk is not the client's: the rest comes from upstream.
   if (!storage_failed(broken->code)) throw Failure(*broken);
-  log::warn("blob continued from upstream", {{"registry", registry.name()},
+  log::warn("blob continued from upstream", {{"registry", registry->name()},
                                              {"digest", blob->digest().to_string()},
                                              {"bytes", sent},
                                              {"error", *broken}});
   co_await relay_rest(exchange, registry, std::move(repository), blob, sent, end);
 }
 
-asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, Registry& registry,
+asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
   const std::string range(range_field(exchange, digest));
   auto response =
-      co_await registry.upstream(repository)
+      co_await registry->upstream(repository)
           .send({.repository = repository, .what = "blobs/" + digest.to_string(), .range = range});
   const int status = response->status();
   std::optional<std::uint64_t> size;
@@ -237,14 +237,14 @@ asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, Registry& registry,
     throw Failure(Errc::range_not_satisfiable, "the range begins behind the end of the blob");
   if (status != 200 && status != 206)
     throw Failure(
-        co_await error_of(*response, describe(registry, repository, digest), Errc::blob_unknown));
+        co_await error_of(*response, describe(*registry, repository, digest), Errc::blob_unknown));
   describe_blob(exchange, digest, Outcome::pass);
   std::vector<char> piece;
   if (status == 206) {
     // A part has no digest; the client checks the whole when it has joined the parts.
     const auto part = parse_content_range(response->headers().get("Content-Range"));
     if (!part || range.empty())
-      throw Failure(Errc::upstream_nonsense, registry.name() + " sent a part nobody asked for");
+      throw Failure(Errc::upstream_nonsense, registry->name() + " sent a part nobody asked for");
     exchange.add("Content-Range",
                  content_range(part->range, part->total_bytes.value_or(part->range.end)));
     co_await exchange.begin(206, media_type, part->range.end - part->range.begin);
@@ -258,7 +258,7 @@ asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, Registry& registry,
   co_return Outcome::pass;
 }
 
-asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, Registry& registry,
+asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, RegistryPtr registry,
                                         std::string repository, std::shared_ptr<cache::Blob> blob,
                                         std::uint64_t begin, std::uint64_t end) {
   const cache::Digest& digest = blob->digest();
@@ -278,7 +278,7 @@ asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, Registry& registry,
     }
   }
   auto response =
-      co_await registry.upstream(repository)
+      co_await registry->upstream(repository)
           .send({.repository = repository,
                  .what = "blobs/" + digest.to_string(),
                  .range = "bytes=" + std::to_string(begin) + "-" + std::to_string(end - 1)});
@@ -288,7 +288,7 @@ asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, Registry& registry,
                          part->total_bytes.value_or(total) == total;
   if (!continues && !(response->status() == 200 && begin == 0 && end == total))
     throw Failure(Errc::upstream_nonsense,
-                  registry.name() + " does not continue " + digest.to_string());
+                  registry->name() + " does not continue " + digest.to_string());
   std::vector<char> piece;
   if (end != total) {
     while (co_await response->read(piece)) co_await exchange.send(piece);

@@ -25,26 +25,26 @@ class Blobs {
   Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, TaskGroup& tasks);
 
   // Answers, or throws Failure before the answer. `repository` is canonical.
-  asio::awaitable<Outcome> serve(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  cache::Digest digest);
 
  private:
   enum class Shown { by_memory, by_upstream, by_stale_memory };
   // Upstream shows, or has lately shown, the digest within this repository. Throws what it answers.
-  asio::awaitable<Shown> shown(Registry& registry, std::string repository, cache::Digest digest);
-  asio::awaitable<std::uint64_t> ask_size(Registry& registry, std::string repository,
+  asio::awaitable<Shown> shown(RegistryPtr registry, std::string repository, cache::Digest digest);
+  asio::awaitable<std::uint64_t> ask_size(RegistryPtr registry, std::string repository,
                                           cache::Digest digest);
-  asio::awaitable<std::string> ask_size_text(Registry& registry, std::string repository,
+  asio::awaitable<std::string> ask_size_text(RegistryPtr registry, std::string repository,
                                              cache::Digest digest);
 
-  asio::awaitable<void> serve_blob(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<void> serve_blob(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, Outcome outcome);
-  asio::awaitable<void> send_body(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<void> send_body(Exchange& exchange, RegistryPtr registry, std::string repository,
                                   std::shared_ptr<cache::Blob> blob, std::uint64_t begin,
                                   std::uint64_t end);
-  asio::awaitable<Outcome> relay(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<Outcome> relay(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  cache::Digest digest);
-  asio::awaitable<void> relay_rest(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<void> relay_rest(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, std::uint64_t begin,
                                    std::uint64_t end);
 

@@ -41,7 +41,7 @@ Fills::Fills(asio::any_io_executor loop, cache::Store& store, Clock& clock)
         log::error("fill failed", {{"task", name}, {"error", sentence}});
       }) {}
 
-asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(Registry& registry,
+asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(RegistryPtr registry,
                                                           std::string repository,
                                                           cache::Digest digest, bool& started) {
   std::shared_ptr<Fill> fill;
@@ -50,9 +50,9 @@ asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(Registry& registry,
     started = false;
   } else {
     fill = std::make_shared<Fill>(loop_, digest);
-    fill->registry = registry.name();
+    fill->registry = registry->name();
     fill->repository = repository;
-    fill->scopes.insert(scope_of(registry, repository));
+    fill->scopes.insert(scope_of(*registry, repository));
     fills_.emplace(digest, fill);
     started = true;
     tasks_.spawn("fill", run(fill, registry));
@@ -89,11 +89,11 @@ asio::awaitable<void> Fills::stop() {
   co_await tasks_.join();
 }
 
-asio::awaitable<void> Fills::run(std::shared_ptr<Fill> fill, Registry& registry) {
+asio::awaitable<void> Fills::run(std::shared_ptr<Fill> fill, RegistryPtr registry) {
   std::optional<Error> error;
   std::exception_ptr stopped;
   try {
-    co_await fetch(*fill, registry.upstream(fill->repository));
+    co_await fetch(*fill, registry->upstream(fill->repository));
   } catch (const Failure& failure) {
     error = failure.error();
   } catch (...) {  // Cancelled, or out of memory: nobody waits for it any more.

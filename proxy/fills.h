@@ -34,7 +34,7 @@ class Fills {
   // the same scope or admit() has let this scope in. Returns once upstream has answered and the
   // blob has begun. Throws Failure: what upstream answered (blob_unknown, denied, ...), or
   // storage_full / storage_failed if the cache cannot take it.
-  asio::awaitable<std::shared_ptr<cache::Blob>> open(Registry& registry, std::string repository,
+  asio::awaitable<std::shared_ptr<cache::Blob>> open(RegistryPtr registry, std::string repository,
                                                      cache::Digest digest, bool& started);
 
   // True while a fill for `digest` is under way.
@@ -70,7 +70,7 @@ class Fills {
     Event changed;
   };
 
-  asio::awaitable<void> run(std::shared_ptr<Fill> fill, Registry& registry);
+  asio::awaitable<void> run(std::shared_ptr<Fill> fill, RegistryPtr registry);
   asio::awaitable<void> fetch(Fill& fill, Upstream& upstream);
   asio::awaitable<void> pump(Fill& fill, cache::BlobWriter& writer, Upstream& upstream,
                              std::unique_ptr<HttpResponse> response);

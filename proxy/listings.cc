@@ -52,13 +52,13 @@ std::string rewrite_link(std::string_view link, std::string_view request_target)
   return result + ">; rel=\"next\"";
 }
 
-asio::awaitable<Outcome> serve_listing(Exchange& exchange, Registry& registry,
+asio::awaitable<Outcome> serve_listing(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::string what, Errc absent) {
   auto response =
-      co_await registry.upstream(repository)
+      co_await registry->upstream(repository)
           .send({.repository = repository, .what = what, .accept = "application/json, */*;q=0.1"});
   if (response->status() != 200)
-    throw Failure(co_await error_of(*response, registry.name() + "/" + repository, absent));
+    throw Failure(co_await error_of(*response, registry->name() + "/" + repository, absent));
   const std::string body = co_await read_all(*response, max_listing_bytes);
   exchange.add("Cache-Status", cache_status(Outcome::pass));
   if (const std::string link =

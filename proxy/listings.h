@@ -12,7 +12,7 @@ namespace staithe::proxy {
 
 // `what` is what follows the repository upstream: "tags/list?n=5", "referrers/sha256:...". A Link
 // to the next page is rewritten to this daemon, with the path and the ?ns= of the request.
-asio::awaitable<Outcome> serve_listing(Exchange& exchange, Registry& registry,
+asio::awaitable<Outcome> serve_listing(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::string what, Errc absent);
 
 // The Link field for the client: the path of its own request with the parameters of upstream's next

@@ -94,7 +94,7 @@ Result<cache::Manifest> check_manifest(std::string_view content_type, std::strin
 Manifests::Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks)
     : store_(store), fetches_(loop, tasks), confirmations_(loop, tasks) {}
 
-asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, Registry& registry,
+asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr registry,
                                           std::string repository, Reference reference) {
   const Found found = reference.digest()
                           ? co_await by_digest(registry, std::move(repository), *reference.digest())
@@ -108,9 +108,9 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, Registry& registry
   co_return found.outcome;
 }
 
-asio::awaitable<Manifests::Found> Manifests::by_digest(Registry& registry, std::string repository,
+asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std::string repository,
                                                        cache::Digest digest) {
-  const std::string scope = scope_of(registry, repository);
+  const std::string scope = scope_of(*registry, repository);
   const auto age = store_.link_age(scope, digest);
   if (age && *age < authorization_bound) {
     if (auto manifest = co_await store_.manifest(digest))
@@ -127,17 +127,17 @@ asio::awaitable<Manifests::Found> Manifests::by_digest(Registry& registry, std::
   if (error->code == Errc::manifest_unknown || error->code == Errc::denied ||
       error->code == Errc::unauthorized)
     store_.unlink(scope, digest);
-  if (age && *age < registry.settings().freshness.serve_stale && may_stand_in(error->code)) {
+  if (age && *age < registry->settings().freshness.serve_stale && may_stand_in(error->code)) {
     if (auto manifest = co_await store_.manifest(digest))
       co_return Found{std::move(manifest), Outcome::stale, std::nullopt};
   }
   throw Failure(*error);
 }
 
-asio::awaitable<Manifests::Found> Manifests::by_tag(Registry& registry, std::string repository,
+asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::string repository,
                                                     std::string tag) {
-  const std::string scope = scope_of(registry, repository);
-  const Freshness& freshness = registry.settings().freshness;
+  const std::string scope = scope_of(*registry, repository);
+  const Freshness& freshness = registry->settings().freshness;
   const auto seen = store_.tag(scope, tag);
   const bool usable = seen && store_.link_age(scope, seen->digest).has_value();
   if (usable && seen->age < freshness.tag_ttl) {
@@ -157,7 +157,7 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(Registry& registry, std::str
         }
       }
       if (auto moved = Reference::parse(now); moved && moved->digest()) {
-        log::info("tag moved", {{"registry", registry.name()},
+        log::info("tag moved", {{"registry", registry->name()},
                                 {"repository", repository},
                                 {"tag", tag},
                                 {"from", seen->digest.to_string()},
@@ -177,7 +177,7 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(Registry& registry, std::str
     store_.drop_tag(scope, tag);
   if (usable && seen->age < freshness.serve_stale && may_stand_in(error->code)) {
     if (auto manifest = co_await store_.manifest(seen->digest)) {
-      log::warn("tag served stale", {{"registry", registry.name()},
+      log::warn("tag served stale", {{"registry", registry->name()},
                                      {"repository", repository},
                                      {"tag", tag},
                                      {"age_seconds", seen->age.count()},
@@ -188,40 +188,40 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(Registry& registry, std::str
   throw Failure(*error);
 }
 
-asio::awaitable<cache::ManifestPtr> Manifests::fetch(Registry& registry, std::string repository,
+asio::awaitable<cache::ManifestPtr> Manifests::fetch(RegistryPtr registry, std::string repository,
                                                      Reference reference) {
-  const std::string key = scope_of(registry, repository) + "@" + reference.to_string();
+  const std::string key = scope_of(*registry, repository) + "@" + reference.to_string();
   return fetches_.run(key, fetch_once(registry, std::move(repository), std::move(reference)));
 }
 
-asio::awaitable<cache::ManifestPtr> Manifests::fetch_once(Registry& registry,
+asio::awaitable<cache::ManifestPtr> Manifests::fetch_once(RegistryPtr registry,
                                                           std::string repository,
                                                           Reference reference) {
-  auto response = co_await registry.upstream(repository)
+  auto response = co_await registry->upstream(repository)
                       .send({.repository = repository,
                              .what = "manifests/" + reference.to_string(),
                              .accept = std::string(accepted_types)});
   if (response->status() != 200)
     throw Failure(co_await error_of(
-        *response, describe(registry, repository, reference.to_string()), Errc::manifest_unknown));
+        *response, describe(*registry, repository, reference.to_string()), Errc::manifest_unknown));
   std::string bytes = co_await read_all(*response, max_manifest_bytes);
   auto manifest =
       check_manifest(response->headers().get("Content-Type"), std::move(bytes), reference.digest(),
                      response->headers().get("Docker-Content-Digest"));
   if (!manifest)
-    throw Failure(manifest.error().code, describe(registry, repository, reference.to_string()) +
+    throw Failure(manifest.error().code, describe(*registry, repository, reference.to_string()) +
                                              ": " + manifest.error().detail);
   auto shared = std::make_shared<const cache::Manifest>(std::move(*manifest));
-  const std::string scope = scope_of(registry, repository);
+  const std::string scope = scope_of(*registry, repository);
   store_.put_manifest(shared);
   store_.link(scope, shared->digest);
   if (reference.tag()) store_.put_tag(scope, *reference.tag(), shared->digest);
   co_return shared;
 }
 
-asio::awaitable<std::string> Manifests::confirm(Registry& registry, std::string repository,
+asio::awaitable<std::string> Manifests::confirm(RegistryPtr registry, std::string repository,
                                                 std::string tag) {
-  auto response = co_await registry.upstream(repository)
+  auto response = co_await registry->upstream(repository)
                       .send({.method = "HEAD",
                              .repository = repository,
                              .what = "manifests/" + tag,
@@ -229,7 +229,7 @@ asio::awaitable<std::string> Manifests::confirm(Registry& registry, std::string 
                              .patient = false});
   if (response->status() != 200)
     throw Failure(
-        co_await error_of(*response, describe(registry, repository, tag), Errc::manifest_unknown));
+        co_await error_of(*response, describe(*registry, repository, tag), Errc::manifest_unknown));
   co_return std::string(response->headers().get("Docker-Content-Digest"));
 }
 

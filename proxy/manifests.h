@@ -29,7 +29,7 @@ class Manifests {
   Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks);
 
   // Answers, or throws Failure before the answer. `repository` is canonical.
-  asio::awaitable<Outcome> serve(Exchange& exchange, Registry& registry, std::string repository,
+  asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  Reference reference);
 
  private:
@@ -38,16 +38,17 @@ class Manifests {
     Outcome outcome;
     std::optional<std::chrono::seconds> age;  // of a tag's last confirmation
   };
-  asio::awaitable<Found> by_digest(Registry& registry, std::string repository,
+  asio::awaitable<Found> by_digest(RegistryPtr registry, std::string repository,
                                    cache::Digest digest);
-  asio::awaitable<Found> by_tag(Registry& registry, std::string repository, std::string tag);
+  asio::awaitable<Found> by_tag(RegistryPtr registry, std::string repository, std::string tag);
   // Asks upstream; stores and links what it shows. One request per key at a time.
-  asio::awaitable<cache::ManifestPtr> fetch(Registry& registry, std::string repository,
+  asio::awaitable<cache::ManifestPtr> fetch(RegistryPtr registry, std::string repository,
                                             Reference reference);
-  asio::awaitable<cache::ManifestPtr> fetch_once(Registry& registry, std::string repository,
+  asio::awaitable<cache::ManifestPtr> fetch_once(RegistryPtr registry, std::string repository,
                                                  Reference reference);
   // The digest that the tag has upstream now; empty if upstream does not say.
-  asio::awaitable<std::string> confirm(Registry& registry, std::string repository, std::string tag);
+  asio::awaitable<std::string> confirm(RegistryPtr registry, std::string repository,
+                                       std::string tag);
 
   cache::Store& store_;
   SingleFlight<cache::ManifestPtr> fetches_;

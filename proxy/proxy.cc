@@ -99,8 +99,8 @@ asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
       },
       route);
   if (name.by_ns) exchange.add("OCI-Namespace", name.registry);
-  Registry& registry = registries_.find(name.registry);
-  std::string repository = registry.canonical(name.repository);
+  const RegistryPtr registry = registries_.find(name.registry);
+  std::string repository = registry->canonical(name.repository);
   if (auto* manifest = std::get_if<ManifestRoute>(&route))
     co_return co_await manifests_.serve(exchange, registry, std::move(repository),
                                         std::move(manifest->reference));

@@ -51,12 +51,12 @@ Upstream& Registry::upstream(const std::string& repository) {
   return *upstream;
 }
 
-Registry& Registries::find(const std::string& name) {
-  const RegistrySettings* settings = name.empty() ? default_registry(settings_.registries)
-                                                  : match_registry(settings_.registries, name);
+RegistryPtr Registries::find(const std::string& name) {
+  const RegistrySettings* settings =
+      name.empty() ? default_registry(configured_) : match_registry(configured_, name);
   if (!settings) {
     std::string known;
-    for (const RegistrySettings& entry : settings_.registries)
+    for (const RegistrySettings& entry : configured_)
       known.append(known.empty() ? "" : ", ").append(entry.name);
     throw Failure(
         Errc::registry_unknown,
@@ -75,9 +75,17 @@ Registry& Registries::find(const std::string& name) {
                         " registries were asked for since start; name those that you use in "
                         "[[registry]] instead of a wildcard");
     }
-    registry = std::make_unique<Registry>(own_name, *settings, make_upstream_);
+    registry = std::make_shared<Registry>(own_name, *settings, make_upstream_);
   }
-  return *registry;
+  return registry;
+}
+
+void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {
+  configured_ = std::move(configured);
+  std::erase_if(registries_, [&](const auto& entry) {
+    const RegistrySettings* settings = match_registry(configured_, entry.first);
+    return !keep || !settings || *settings != entry.second->settings();
+  });
 }
 
 }  // namespace staithe::proxy

@@ -24,14 +24,17 @@ const RegistrySettings* default_registry(const std::vector<RegistrySettings>& re
 // Empty = anonymous.
 const std::string& identity_for(const RegistrySettings& registry, std::string_view repository);
 
-// One registry that has been asked for: its settings, and an upstream per identity used.
+// One registry that has been asked for: its settings, and an upstream per identity used. Shared
+// with the requests and fills that use it, which outlive a reload.
 class Registry {
  public:
   using MakeUpstream = std::function<std::unique_ptr<Upstream>(
       const std::string& name, const RegistrySettings& settings, const std::string& identity)>;
 
-  Registry(std::string name, const RegistrySettings& settings, MakeUpstream make_upstream)
-      : name_(std::move(name)), settings_(settings), make_upstream_(std::move(make_upstream)) {}
+  Registry(std::string name, RegistrySettings settings, MakeUpstream make_upstream)
+      : name_(std::move(name)),
+        settings_(std::move(settings)),
+        make_upstream_(std::move(make_upstream)) {}
 
   const std::string& name() const { return name_; }
   const RegistrySettings& settings() const { return settings_; }
@@ -45,28 +48,33 @@ class Registry {
 
  private:
   std::string name_;
-  const RegistrySettings& settings_;
+  const RegistrySettings settings_;
   MakeUpstream make_upstream_;
   std::map<std::string, std::unique_ptr<Upstream>> upstreams_;  // by identity
 };
 
+using RegistryPtr = std::shared_ptr<Registry>;
+
 class Registries {
  public:
-  // `settings` outlives this.
-  Registries(const ProxySettings& settings, Registry::MakeUpstream make_upstream)
-      : settings_(settings), make_upstream_(std::move(make_upstream)) {}
+  Registries(std::vector<RegistrySettings> configured, Registry::MakeUpstream make_upstream)
+      : configured_(std::move(configured)), make_upstream_(std::move(make_upstream)) {}
 
   // The registry called `name`, or the default one if it is empty. Throws Failure(registry_unknown)
   // with the names that are configured, so that a client falls back and a person understands.
-  Registry& find(const std::string& name);
+  RegistryPtr find(const std::string& name);
 
-  const std::map<std::string, std::unique_ptr<Registry>>& used() const { return registries_; }
-  const std::vector<RegistrySettings>& configured() const { return settings_.registries; }
+  // A reload. Registries whose settings did not change keep their upstreams and tokens, unless
+  // `keep` is false (what their identities mean has changed); requests under way end as they began.
+  void replace(std::vector<RegistrySettings> configured, bool keep);
+
+  const std::map<std::string, RegistryPtr>& used() const { return registries_; }
+  const std::vector<RegistrySettings>& configured() const { return configured_; }
 
  private:
-  const ProxySettings& settings_;
+  std::vector<RegistrySettings> configured_;
   Registry::MakeUpstream make_upstream_;
-  std::map<std::string, std::unique_ptr<Registry>> registries_;
+  std::map<std::string, RegistryPtr> registries_;
 };
 
 }  // namespace staithe::proxy

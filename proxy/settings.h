@@ -14,12 +14,16 @@ namespace staithe::proxy {
 struct Freshness {
   std::chrono::milliseconds tag_ttl{0};  // 0: every pull by tag asks upstream
   std::chrono::milliseconds serve_stale = std::chrono::hours(7 * 24);  // 0: never
+
+  bool operator==(const Freshness&) const = default;
 };
 
 // [[registry.identity_for]]: another identity below a repository prefix.
 struct IdentityFor {
   std::string prefix;
   std::string identity;
+
+  bool operator==(const IdentityFor&) const = default;
 };
 
 // [[registry]]
@@ -34,6 +38,8 @@ struct RegistrySettings {
   std::size_t max_connections = 16;
   Freshness freshness;
   std::vector<IdentityFor> identity_for;
+
+  bool operator==(const RegistrySettings&) const = default;
 };
 
 // [identity.NAME]
@@ -43,6 +49,8 @@ struct IdentitySettings {
   IdentityKind kind = IdentityKind::anonymous;
   ManagedIdentitySource source = ManagedIdentitySource::automatic;
   std::string client_id, object_id, resource_id;  // at most one is set
+
+  bool operator==(const IdentitySettings&) const = default;
 };
 
 // [azure], with the cloud's own values filled in.

@@ -184,7 +184,6 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
                       .limits = settings_.limits};
   if (!ask.accept.empty()) request.headers.add("Accept", ask.accept);
   if (!ask.range.empty()) request.headers.add("Range", ask.range);
-  if (!ask.if_range.empty()) request.headers.add("If-Range", ask.if_range);
   return request;
 }
 

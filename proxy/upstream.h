@@ -50,9 +50,8 @@ class Upstream {
     std::string what = {};        // "manifests/latest", "blobs/sha256:...", "tags/list?n=5"
     std::string accept = {};      // Accept, if any
     std::string range = {};       // Range, if any
-    std::string if_range = {};
     // Waits out a short pause that upstream asks for; false where a stale answer is at hand.
-    bool patient = true;    // validator for it
+    bool patient = true;  // validator for it
   };
   // A final response (no redirect; a 401 only after the repeat). Throws Failure: unreachable,
   // upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked for), and what

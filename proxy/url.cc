@@ -17,7 +17,7 @@ namespace staithe::proxy {
 namespace {
 
 // Signed storage URLs are 1 to 2 KiB; a response head may hold 64 KiB.
-constexpr std::size_t max_url_bytes = 16 * 1024;
+constexpr std::size_t max_url_bytes = std::size_t{16} * 1024;
 constexpr std::size_t max_host_bytes = 253;  // RFC 1035 section 2.3.4, as text
 constexpr std::size_t max_label_bytes = 63;
 

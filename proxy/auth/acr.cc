@@ -99,6 +99,7 @@ asio::awaitable<Token> AcrExchange::fetch() {
         other = co_await entra_->get_other_than(entra);
       } catch (const Failure&) {
         // What the registry said is the news; the Entra token itself has not ended.
+        other = nullptr;
       }
     }
     if (!other) {

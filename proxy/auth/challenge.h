@@ -25,7 +25,7 @@ struct Challenge {
 };
 
 // Limits of what is parsed, all fields together.
-inline constexpr std::size_t max_challenge_bytes = 16 * 1024;
+inline constexpr std::size_t max_challenge_bytes = std::size_t{16} * 1024;
 inline constexpr std::size_t max_challenges = 16;
 inline constexpr std::size_t max_challenge_params = 32;
 

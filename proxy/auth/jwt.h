@@ -32,7 +32,7 @@ struct Claims {
   bool may_grant(std::string_view repository, std::string_view action) const;
 };
 
-inline constexpr std::size_t max_jwt_bytes = 64 * 1024;
+inline constexpr std::size_t max_jwt_bytes = std::size_t{64} * 1024;
 
 // Fails with upstream_nonsense if the text is no JWT (RFC 7519, three parts, strict base64url);
 // many registries' tokens are none. The error never quotes the token.

@@ -169,7 +169,8 @@ Result<Token> ImdsTokenSource::read(const Answer& answer) const {
   Result<Life> life = life_of(answer, *text, *expires_in, *expires_on);
   if (!life) return std::unexpected(std::move(life.error()));
   if (*refresh_in && **refresh_in > 0)
-    life->refresh_in = std::chrono::seconds(std::min<std::int64_t>(**refresh_in, 24 * 3600));
+    life->refresh_in =
+        std::min(std::chrono::seconds(**refresh_in), std::chrono::seconds(longest_life));
   return Token{.secret = Secret(*text), .life = *life, .scope = audience_};
 }
 

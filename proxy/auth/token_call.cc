@@ -117,7 +117,7 @@ std::optional<std::chrono::seconds> Answer::retry_after() const {
   std::int64_t seconds = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), seconds);
   if (failed != std::errc() || end != text.data() + text.size() || seconds < 0) return std::nullopt;
-  return std::chrono::seconds(std::min<std::int64_t>(seconds, 24 * 3600));
+  return std::min<std::chrono::seconds>(std::chrono::seconds(seconds), std::chrono::hours(24));
 }
 
 asio::awaitable<Answer> ask(Environment environment, HttpRequest request, std::string step) {

@@ -22,9 +22,11 @@ namespace staithe::proxy::auth {
 
 namespace asio = boost::asio;
 
-inline constexpr std::size_t max_answer_bytes = 64 * 1024;  // go-containerregistry's limit
-inline constexpr std::size_t max_token_bytes = 32 * 1024;   // Entra tokens with many groups: 10 KiB
-inline constexpr std::chrono::seconds call_time{60};        // one call, all its phases together
+inline constexpr std::size_t max_answer_bytes =
+    std::size_t{64} * 1024;  // go-containerregistry's limit
+inline constexpr std::size_t max_token_bytes =
+    std::size_t{32} * 1024;                           // Entra tokens with many groups: 10 KiB
+inline constexpr std::chrono::seconds call_time{60};  // one call, all its phases together
 
 // application/x-www-form-urlencoded, made for secrets: it grows in place and is wiped.
 class Form {

@@ -243,10 +243,10 @@ format = "json"
 [[registry]]
 name = "contoso.acr.test"
 identity = "vm"
-upstream = ["http://127.0.0.1:9001"]
+upstream = ["https://contoso.acr.test:9001"]
 prefix = "mirror/"
 ca_file = "${CREDENTIALS_DIRECTORY}/ca.pem"
-data_hosts = ["*.blob.test.example", "storage.test:8443"]
+data_hosts = ["*.blob.test.example", "storage.test"]
 default = true
 max_connections = 3
 segments = 1
@@ -301,10 +301,10 @@ kind = "anonymous"
   const RegistrySettings& registry = config.proxy.registries[0];
   EXPECT_EQ(registry.name, "contoso.acr.test");
   EXPECT_EQ(registry.identity, "vm");
-  EXPECT_THAT(registry.upstream, ElementsAre("http://127.0.0.1:9001"));
+  EXPECT_THAT(registry.upstream, ElementsAre("https://contoso.acr.test:9001"));
   EXPECT_EQ(registry.prefix, "mirror/");
   EXPECT_EQ(registry.ca_file, "/creds/ca.pem");
-  EXPECT_THAT(registry.data_hosts, ElementsAre("*.blob.test.example", "storage.test:8443"));
+  EXPECT_THAT(registry.data_hosts, ElementsAre("*.blob.test.example", "storage.test"));
   EXPECT_TRUE(registry.is_default);
   EXPECT_EQ(registry.max_connections, 3u);
   EXPECT_EQ(registry.freshness.tag_ttl, 1min) << "its own";
@@ -755,17 +755,23 @@ TEST(Registry, GivesAManagedIdentitysTokenToAzureOnly) {
   good(with("name = '*.azurecr.io'"));
   good(with("name = '*.eastus.geo.azurecr.io'"));
   good(with("name = 'docker.io'\nupstream = ['https://contoso.azurecr.io']"));
-  good(with("name = 'contoso.azurecr.io'\nupstream = ['http://127.0.0.1:9001']"));
+  good(with("name = 'mirror.example'\nupstream = ['https://contoso.azurecr.io']"));
   good(with("name = 'contoso.acr.test:5000'\n[azure]\nacr_suffixes = ['acr.test']"));
   for (const std::string registry :
        {"name = 'azurecr.io'", "name = 'contoso-azurecr.io'",
         "name = 'contoso.azurecr.io.evil.example'", "name = '*.example.com'", "name = 'docker.io'",
-        "name = 'localhost:5000'", "name = 'docker.io'\nupstream = ['https://evilazurecr.io']"}) {
+        "name = 'localhost:5000'", "name = 'docker.io'\nupstream = ['https://evilazurecr.io']",
+        "name = 'contoso.azurecr.io'\nupstream = ['https://elsewhere.example']",
+        "name = 'contoso.azurecr.io'\nupstream = ['http://127.0.0.1:9001']",
+        "name = 'contoso.eastus.data.azurecr.io'"}) {
     EXPECT_THAT(only_fault(with(registry)), HasSubstr("azure.acr_suffixes")) << registry;
   }
+  EXPECT_THAT(only_fault(with("name = 'contoso.azurecr.io'\n"
+                              "upstream = ['http://contoso.azurecr.io']")),
+              HasSubstr("plain http"));
   EXPECT_THAT(only_fault(identity + "[[registry]]\nname='docker.io'\n[[registry.identity_for]]\n"
                                     "prefix='a/'\nidentity='vm'"),
-              HasSubstr("identity_for[1].identity: \"vm\" is a managed identity"));
+              HasSubstr("identity_for[1].identity: a managed identity is for Azure"));
 }
 
 TEST(Registry, NamesACertificateFileThatCanBeRead) {

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/server.h"
+
 namespace staithe::daemon {
 namespace {
 
@@ -125,8 +127,11 @@ TEST(ListenAddress, IsLoopbackWithAPortOrAUnixSocket) {
   for (const auto& [text, canonical] : cases) {
     const auto address = parse_listen_address(text);
     ASSERT_TRUE(address) << text << ": " << address.error();
-    EXPECT_EQ(address->to_string(), canonical);
-    EXPECT_EQ(address->is_unix(), text.starts_with("unix:"));
+    EXPECT_EQ(*address, canonical);
+    // What the proxy makes of it is the same.
+    const auto listened = proxy::ListenAddress::parse(*address);
+    ASSERT_TRUE(listened) << canonical;
+    EXPECT_EQ(listened->to_string(), canonical);
   }
 }
 
@@ -225,6 +230,17 @@ TEST(RegistryName, OfAnyOtherFormIsRefused) {
   EXPECT_THAT(parse_registry_name("https://a.io").error(), HasSubstr("upstream"));
   EXPECT_THAT(parse_registry_name("a.io/x").error(), HasSubstr("prefix"));
   EXPECT_THAT(parse_registry_name("docker").error(), HasSubstr("a dot or a port"));
+}
+
+TEST(HostPattern, IsAHostWithoutPortOrAWildcard) {
+  for (const std::string_view text :
+       {"storage.example", "localhost", "10.0.0.4", "[::1]", "*.blob.core.windows.net"}) {
+    EXPECT_EQ(parse_host_pattern(text), text);
+  }
+  for (const std::string_view text :
+       {"", "storage.example:443", "*.net", "*", "https://a.b", "A.b"}) {
+    EXPECT_FALSE(parse_host_pattern(text)) << text;
+  }
 }
 
 TEST(HostSuffix, HasTwoLabelsAndNoDotBeforeIt) {

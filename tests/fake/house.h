@@ -68,8 +68,9 @@ class House {
               {.directory = directory_ / "cache", .max_size = max_size, .min_free = {}}, disk_,
               clock, ignore),
         upstream(clock),
-        registries(settings_, [this](const std::string& name, const proxy::RegistrySettings& entry,
-                                     const std::string&) { return make_upstream(name, entry); }),
+        registries(make_settings(),
+                   [this](const std::string& name, const proxy::RegistrySettings& entry,
+                          const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
         proxy(io.get_executor(), registries, store, fills, tasks_),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
@@ -194,16 +195,14 @@ class House {
 
  private:
   static void ignore(std::string_view, std::string_view) {}
-  static proxy::ProxySettings make_settings() {
+  static std::vector<proxy::RegistrySettings> make_settings() {
     proxy::RegistrySettings ours;
     ours.name = "r.example";
     ours.data_hosts = {"data.example"};
     ours.is_default = true;
     proxy::RegistrySettings hub;
     hub.name = "docker.io";
-    proxy::ProxySettings settings;
-    settings.registries = {std::move(ours), std::move(hub)};
-    return settings;
+    return {std::move(ours), std::move(hub)};
   }
   static std::filesystem::path make_directory() {
     std::string name = std::filesystem::temp_directory_path() / "staithe-house-XXXXXX";
@@ -246,7 +245,6 @@ class House {
   TaskGroup tasks_;
 
  public:
-  const proxy::ProxySettings settings_ = make_settings();
   cache::Store store;
   FakeHttpClient upstream;
   proxy::Registries registries;
