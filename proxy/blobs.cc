@@ -188,7 +188,8 @@ asio::awaitable<void> Blobs::serve_blob(Exchange& exchange, RegistryPtr registry
   describe_blob(exchange, digest, outcome);
   const ByteRange bytes = range->value_or(ByteRange{0, *size});
   if (*range) exchange.add("Content-Range", content_range(bytes, *size));
-  co_await exchange.begin(*range ? 206 : 200, media_type, bytes.end - bytes.begin);
+  co_await exchange.begin(*range ? 206 : 200, media_type, bytes.end - bytes.begin,
+                          blob->ready_bytes() > bytes.begin);
   if (exchange.request().head()) co_return;
   co_await send_body(exchange, registry, std::move(repository), blob, bytes.begin, bytes.end);
 }

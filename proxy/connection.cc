@@ -99,7 +99,8 @@ asio::awaitable<void> Exchange::reply_error(int status, std::string_view code,
 }
 
 asio::awaitable<void> Exchange::begin(int status, std::string_view content_type,
-                                      std::optional<std::uint64_t> content_length) {
+                                      std::optional<std::uint64_t> content_length,
+                                      bool body_at_hand) {
   head_ = head(status, content_type, content_length);
   connection_.set_deadline(connection_.limits_.idle_timeout);
   if (request_.head()) {
@@ -107,9 +108,7 @@ asio::awaitable<void> Exchange::begin(int status, std::string_view content_type,
     announced_ = 0;
     co_return;
   }
-  // MSG_MORE lets the head leave in one packet with the first bytes of the body; the kernel sends
-  // it after 200 ms even if they are late.
-  const int flags = content_length && *content_length > 0 ? MSG_MORE : 0;
+  const int flags = body_at_hand ? MSG_MORE : 0;
   std::size_t done = 0;
   while (done < head_.size()) {
     done += co_await connection_.socket_.async_send(
@@ -223,6 +222,8 @@ asio::awaitable<void> Connection::run() {
 
 asio::awaitable<void> Connection::handle(Exchange& exchange) {
   const auto begun = std::chrono::steady_clock::now();
+  // Finding the answer has deadlines of its own, upstream's; sending it sets one per step.
+  deadline_ = SteadyTime::max();
   std::optional<Error> error;
   bool gone = false;
   try {

@@ -70,9 +70,11 @@ class Exchange {
   asio::awaitable<void> reply_error(int status, std::string_view code, std::string_view message);
 
   // The head alone; the body follows by send() and send_file(). Without a length the body goes out
-  // chunked. For HEAD nothing follows.
+  // chunked. For HEAD nothing follows. With `body_at_hand` the head leaves in one packet with the
+  // body's first bytes; without, at once, since those may be late.
   asio::awaitable<void> begin(int status, std::string_view content_type,
-                              std::optional<std::uint64_t> content_length);
+                              std::optional<std::uint64_t> content_length,
+                              bool body_at_hand = false);
   asio::awaitable<void> send(std::span<const char> bytes);
   // Bytes `begin`..`end` of a file, without passing through this process.
   asio::awaitable<void> send_file(int fd, std::uint64_t begin, std::uint64_t end);
@@ -102,7 +104,6 @@ class Exchange {
   std::uint64_t sent_ = 0;
   std::optional<std::uint64_t> announced_;
   bool chunked_ = false;
-  bool head_waiting_ = false;  // begin() keeps the head to send it with the first bytes
   std::string head_;
 };
 

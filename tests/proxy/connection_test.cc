@@ -71,6 +71,33 @@ TEST(Connection, RefusesEveryDoubtAboutTheFraming) {
   }
 }
 
+TEST(Connection, IsNotOverdueWhileItsAnswerIsBeingFound) {
+  House house;
+  fake::Gate gate(house.io.get_executor());
+  house.upstream.on("https://r.example/v2/app/tags/list",
+                    [&](const fake::Asked&) { return fake::Reply{.body = "{}", .gate = &gate}; });
+  asio::thread_pool disk(1);
+  asio::io_context& io = house.io;
+  asio::local::stream_protocol::socket client(io), served(io);
+  asio::local::connect_pair(client, served);
+  const ConnectionLimits limits;
+  Connection connection(Socket(io, asio::generic::stream_protocol(AF_UNIX, 0), served.release()),
+                        limits, house.proxy, disk);
+  asio::write(client,
+              asio::buffer(std::string("GET /v2/app/tags/list HTTP/1.1\r\nHost: localhost\r\n"
+                                       "Connection: close\r\n\r\n")));
+  bool ended = false;
+  asio::co_spawn(io, connection.run(), [&](std::exception_ptr) { ended = true; });
+  const auto far = std::chrono::steady_clock::now() + std::chrono::hours(1000);
+  EXPECT_TRUE(connection.overdue(far));  // It has no request yet.
+  house.run_until_true([&] { return gate.waiting() == 1; });
+  EXPECT_FALSE(connection.overdue(far));
+  gate.open();
+  client.shutdown(asio::socket_base::shutdown_send);
+  house.run_until_true([&] { return ended; });
+  disk.join();
+}
+
 TEST(Connection, RefusesWritesWithABodyWithoutReset) {
   House house;
   const Answer answer = ask(house,
