@@ -45,6 +45,7 @@ struct Options {
   std::string json;
   std::string filter;
   std::vector<std::string> peers;
+  std::vector<std::string> also;
   std::string directory;
 };
 
@@ -311,14 +312,21 @@ void note_machine(const Programs& programs, const Options& options, Report& repo
   report.note("window", std::to_string(options.window_milliseconds) + " ms");
 }
 
-Programs find_programs() {
+Programs find_programs(const Options& options) {
   const auto here = std::filesystem::canonical("/proc/self/exe").parent_path();
   const char* directory = std::getenv("STAITHE_BIN_DIR");
+  std::map<std::string, std::filesystem::path> others;
+  for (const std::string& text : options.also) {
+    const std::size_t equals = text.find('=');
+    if (equals == std::string::npos) throw Failure(Errc::config, "--also takes NAME=FILE");
+    others.emplace(text.substr(0, equals), std::filesystem::absolute(text.substr(equals + 1)));
+  }
   return {
       .staithed = (directory ? std::filesystem::path(directory) : here.parent_path()) / "staithed",
       .bare = here / "bench_bare",
       .registry = find_program("docker-registry"),
-      .nginx = find_program("nginx")};
+      .nginx = find_program("nginx"),
+      .others = std::move(others)};
 }
 
 // What was just written must not be on its way to the disk while it is measured.
@@ -328,7 +336,7 @@ void settle(const std::filesystem::path& directory) {
 }
 
 void compare(const Options& options) {
-  const Programs programs = find_programs();
+  const Programs programs = find_programs(options);
   programs.must_exist();
   const auto say = [](const std::string& what) { std::fprintf(stderr, "%s\n", what.c_str()); };
 
@@ -414,6 +422,7 @@ int main(int argc, char** argv) {
   app.add_option("--filter", options.filter, "only rows whose name contains this");
   app.add_option("--peers", options.peers, "only these: staithe nginx registry bare bare-memory")
       ->delimiter(',');
+  app.add_option("--also", options.also, "NAME=FILE: another build of staithed beside this one");
   app.add_option("--directory", options.directory, "where 4 GiB may be written (default $TMPDIR)");
   CLI11_PARSE(app, argc, argv);
   take_signals();

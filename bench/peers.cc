@@ -152,6 +152,7 @@ void Programs::must_exist() const {
   };
   check(staithed, "run ./dev build, or name its directory in STAITHE_BIN_DIR");
   check(bare, "run ./dev build");
+  for (const auto& [name, program] : others) check(program, "--also names a build of staithed");
   check(registry, "apt-get install docker-registry");
   check(nginx, "apt-get install nginx-light");
 }
@@ -182,14 +183,16 @@ std::vector<std::unique_ptr<Peer>> start_peers(const Programs& programs, const I
   };
   using Command = std::vector<std::string>;
 
-  start(
-      "staithe",
-      [&](const fs::path& directory, std::uint16_t port) -> Command {
-        const auto config =
-            write_text(directory / "staithe.toml", staithe_config(directory, port, origin_port));
-        return {programs.staithed, "--config", config};
-      },
-      "Cache-Status: staithe; hit\r\n");
+  const auto staithe = [&](const fs::path& program) {
+    return [&, program](const fs::path& directory, std::uint16_t port) -> Command {
+      const auto config =
+          write_text(directory / "staithe.toml", staithe_config(directory, port, origin_port));
+      return {program, "--config", config};
+    };
+  };
+  const std::string staithe_hit = "Cache-Status: staithe; hit\r\n";
+  start("staithe", staithe(programs.staithed), staithe_hit);
+  for (const auto& [name, program] : programs.others) start(name, staithe(program), staithe_hit);
   start(
       "nginx",
       [&](const fs::path& directory, std::uint16_t port) -> Command {
@@ -218,6 +221,10 @@ std::vector<std::unique_ptr<Peer>> start_peers(const Programs& programs, const I
   };
   start("bare", bare({}), "");
   start("bare-memory", bare({"--memory"}), "");
+  for (const std::string& name : wanted) {
+    if (std::ranges::none_of(peers, [&](const auto& peer) { return peer->name() == name; }))
+      throw Failure(Errc::config, "there is no peer called " + name);
+  }
   return peers;
 }
 

@@ -5,6 +5,7 @@
 // | staithe     | build/…/staithed, tags trusted for an hour                                     |
 // | nginx       | proxy_cache with sendfile and open_file_cache, 2 workers, no digest check      |
 // | registry    | docker-registry as a pull-through cache (proxy.remoteurl)                      |
+// | (any)       | another build of staithed, to see what a change does (--also)                  |
 // | bare        | the limit: bench_bare, epoll and sendfile, no cache at all                     |
 // | bare-memory | the same with small objects in one send() from memory, for rows of requests    |
 //
@@ -13,6 +14,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,6 +57,7 @@ struct Programs {
   std::filesystem::path bare;
   std::filesystem::path registry;  // docker-registry
   std::filesystem::path nginx;
+  std::map<std::string, std::filesystem::path> others = {};  // further builds of staithed, by name
   // Throws Failure with what to install.
   void must_exist() const;
 };

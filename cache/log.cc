@@ -239,9 +239,8 @@ class Sink final : public spdlog::sinks::sink {
       const ssize_t written = ::write(fd_, line.data(), line.size());
       if (written > 0) {
         line.remove_prefix(static_cast<std::size_t>(written));
-      } else if (written < 0 && errno != EINTR && errno != EAGAIN) {
-        return false;
-      } else if (steady_clock::now() >= deadline_.load()) {
+      } else if ((written < 0 && errno != EINTR && errno != EAGAIN) ||
+                 steady_clock::now() >= deadline_.load()) {
         return false;
       }
     }

@@ -600,7 +600,10 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
           digest.to_string() + ": " + why + "; it will be fetched again from upstream");
   if (growing_.contains(digest)) co_return;  // The file is about to be replaced.
   const Leaving leaving(*this, {digest});
-  const auto to = layout_.quarantined(digest, unix_now(), next_partial_++);
+  std::filesystem::path to;
+  do {
+    to = layout_.quarantined(digest, unix_now(), next_partial_++);
+  } while (std::ranges::find(quarantine_, to, &SetAside::path) != quarantine_.end());
   const bool kept = co_await offload(disk_pool_, [&] {
     const auto from = layout_.object(kind, digest);
     try {

@@ -209,7 +209,7 @@ std::string unexpected_argument(const CLI::App& app, const CLI::ExtrasError& err
 
 std::filesystem::path control_socket_of(const Environment& environment) {
   if (const auto given = environment.get("STAITHE_SOCKET"); !given.empty()) return given;
-  const std::filesystem::path own = default_control_socket(environment);
+  std::filesystem::path own = default_control_socket(environment);
   std::error_code ignored;
   if (!std::filesystem::exists(own, ignored) && std::filesystem::exists(kSystemSocket, ignored)) {
     return kSystemSocket;

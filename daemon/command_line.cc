@@ -27,7 +27,7 @@ std::string help() {
          options_help();
 }
 
-Exit wrong(std::string what) {
+Exit wrong(const std::string& what) {
   return {kExitUsage, "staithed: " + what + " (" + std::string(kUsage) + ")\n"};
 }
 

@@ -557,7 +557,7 @@ std::string accepted(const Option& option) {
     case Grammar::host:
       return "host[:port]";
     case Grammar::host_pattern:
-      return "host[:port] or \"*.suffix\"";
+      return "a host or \"*.suffix\"";
     case Grammar::host_suffix:
       return "a suffix such as \"azurecr.io\"";
     case Grammar::registry_name:

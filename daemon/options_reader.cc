@@ -145,6 +145,16 @@ bool contains(const auto& range, const auto& value) {
   return std::ranges::find(range, value) != std::ranges::end(range);
 }
 
+// True if `word` is one of the words of `text`, which have one space between them.
+bool has_word(std::string_view text, std::string_view word) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(' '), text.size());
+    if (text.substr(0, end) == word) return true;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return false;
+}
+
 bool is_table_name(std::string_view name) {
   return std::ranges::find(tables(), name, &Table::name) != tables().end();
 }
@@ -345,7 +355,7 @@ Given Reader::read_table(const toml::table& in, std::string_view table, const st
       continue;
     }
     given[name] = line_of(key.source());
-    read_option(*option, node, path + "." + name, target);
+    read_option(*option, node, (path + ".").append(name), target);
   }
   return given;
 }
@@ -585,10 +595,8 @@ void Reader::read_identity(const std::string& name, const toml::table& in,
     return;  // already a fault
   for (const auto& [key, line] : given) {
     const std::string_view kinds = find_option("identity", key)->kinds;
-    const bool belongs =
-        kinds.empty() || (" " + std::string(kinds) + " ").find(" " + kind + " ") != kinds.npos;
-    if (belongs) continue;
-    fault(line, path + "." + key,
+    if (kinds.empty() || has_word(kinds, kind)) continue;
+    fault(line, (path + ".").append(key),
           "this key does not belong to the kind \"" + kind + "\" but to " + std::string(kinds));
   }
   const bool several = (identity.client_id.empty() ? 0 : 1) + (identity.object_id.empty() ? 0 : 1) +
@@ -756,9 +764,10 @@ void Reader::check_identity_reference(const std::string& label, const Given& giv
   if (identity.empty() || identity_lines_.contains(identity)) return;
   std::string what = "there is no [identity." + identity + "]";
   std::vector<std::string_view> known;
+  known.reserve(identity_lines_.size());
   for (const auto& [name, line] : identity_lines_) known.push_back(name);
   if (const std::string_view near = nearest(identity, known); !near.empty()) {
-    what += "; did you mean \"" + std::string(near) + "\"?";
+    what += "; did you mean " + shown(near) + "?";
   } else if (known.empty()) {
     what += "; for this machine's managed identity add: [identity." + identity +
             "] kind = \"managed-identity\"";

@@ -149,8 +149,9 @@ std::string to_toml(const Config& config) {
     text += "\n";
   }
   for (auto& [name, identity] : copy.proxy.identities) {
-    // A name may hold dots, so it stands in quotes; its grammar has no quote and no backslash.
-    text += toml_table("[identity.\"" + name + "\"]", "identity",
+    // A bare key of TOML has no dots; a name's grammar has no quote and no backslash.
+    const bool bare = name.find('.') == name.npos;
+    text += toml_table("[identity." + (bare ? name : "\"" + name + "\"") + "]", "identity",
                        {.config = &copy, .identity = &identity}) +
             "\n";
   }

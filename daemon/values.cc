@@ -446,7 +446,7 @@ Parsed<std::string> parse_repository_prefix(std::string_view text) {
 
 Parsed<std::string> parse_guid(std::string_view text) {
   constexpr std::string_view kShape = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-  const std::string guid = lower(text);
+  std::string guid = lower(text);
   bool good = guid.size() == kShape.size();
   for (std::size_t i = 0; good && i < guid.size(); ++i) {
     good =

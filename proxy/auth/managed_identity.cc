@@ -19,9 +19,10 @@ constexpr std::string_view path =
 constexpr std::chrono::milliseconds connect_limit{2'000};
 
 constexpr int most_tries = 5;
-constexpr int most_tries_unanswered = 3;
+constexpr int most_silences = 3;                  // no answer at all
 constexpr std::chrono::seconds gone_limit{70};    // how long 410 may last
 constexpr std::chrono::seconds longest_wait{60};  // between two tries, whatever is asked for
+constexpr std::chrono::seconds fetch_limit{100};  // no try begins later than this after the first
 
 // Before the second, third, ... try: at 2, 6, 14, 30 s, and every 16 s from then on.
 std::chrono::seconds wait_before(int tries) { return 1s * (1 << std::min(tries, 4)); }
@@ -97,7 +98,9 @@ ImdsTokenSource::ImdsTokenSource(Environment environment, std::shared_ptr<Metada
 }
 
 asio::awaitable<Token> ImdsTokenSource::fetch() {
+  const Instant started = environment_.clock.now();
   std::optional<Instant> gone_since;  // of the first 410
+  int silences = 0;
   for (int tries = 1;; ++tries) {
     std::optional<Answer> answer;
     std::optional<Error> silence;
@@ -106,37 +109,41 @@ asio::awaitable<Token> ImdsTokenSource::fetch() {
     } catch (const Failure& failure) {
       silence = failure.error();
     }
+    const Instant now = environment_.clock.now();
     std::chrono::nanoseconds wait = wait_before(tries);
-    if (silence) {
-      if (silence->code == Errc::upstream_nonsense)
-        throw Failure(silence->code, silence->detail + ". Another program answers there");
-      if (tries == most_tries_unanswered) {
-        throw Failure(silence->code,
-                      silence->detail +
-                          ". There is no metadata service here: is this an Azure VM, and may "
-                          "this process reach that address (firewall, network namespace)?");
-      }
-    } else if (is_another_program(*answer)) {
+    if (answer && is_another_program(*answer)) {
       throw Failure(Errc::upstream_nonsense,
                     step_ + ": " + describe(*answer) +
                         ". Another program than the metadata service answers there");
-    } else if (answer->status == 200) {
+    } else if (answer && answer->status == 200) {
       Result<Token> token = read(*answer);
       if (!token) throw Failure(token.error().code, step_ + ": " + token.error().detail);
       co_return std::move(*token);
-    } else if (answer->status == 410) {
-      const Instant now = environment_.clock.now();
+    } else if (answer && answer->status == 410) {
       if (!gone_since) gone_since = now;
       const std::chrono::nanoseconds left = *gone_since + gone_limit - now;
       if (left <= 0s)
         give_up(*answer, step_, "The metadata service has been updating for over a minute");
       wait = std::min(wait, left);
-    } else if (is_passing(answer->status)) {
+    } else if (answer && is_passing(answer->status)) {
       if (tries >= most_tries) give_up(*answer, step_, "The metadata service is not well");
       wait = std::clamp<std::chrono::nanoseconds>(answer->retry_after().value_or(0s), wait,
                                                   longest_wait);
-    } else {
+    } else if (answer) {
       throw Failure(Errc::unauthorized, step_ + ": " + describe(*answer) + ". " + remedy_);
+    } else if (silence->code == Errc::upstream_nonsense) {
+      throw Failure(silence->code, silence->detail + ". Another program answers there");
+    } else if (++silences == most_silences) {
+      throw Failure(silence->code,
+                    silence->detail +
+                        (silences == tries
+                             ? ". There is no metadata service here: is this an Azure VM, and may "
+                               "this process reach that address (firewall, network namespace)?"
+                             : ". The metadata service is not well"));
+    }
+    if (now + wait - started > fetch_limit) {
+      if (answer) give_up(*answer, step_, "The metadata service is not well");
+      throw Failure(silence->code, silence->detail + ". The metadata service is not well");
     }
     co_await environment_.clock.sleep_for(wait);
   }

@@ -44,7 +44,7 @@ class MetadataService {
 //   answer                        what fetch() does
 //   410                           asks again for 70 s
 //   404, 429, 5xx                 asks 5 times, at 0, 2, 6, 14, 30 s
-//   no answer                     asks 3 times, at 0, 2, 6 s: off Azure nobody should wait longer
+//   no answer, three times        gives up, after 6 s: off Azure nobody should wait longer
 //   400, 403, other 4xx           fails with unauthorized: an operator has to act
 //   403 "unreachable", 200 but    fails with upstream_nonsense: another program answers at the
 //   no JSON, a redirect           service's address

@@ -12,11 +12,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <barrier>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -96,10 +98,15 @@ class Cellar {
     std::shared_ptr<State> state_ = std::make_shared<State>();
   };
 
-  explicit Cellar(Size max_size = {.bytes = 1 << 30}, bool opened = true)
-      : disk(root()), max_size_(max_size) {
+  struct Unopened {};
+  explicit Cellar(Size max_size = {.bytes = 1 << 30}) : Cellar(Unopened(), max_size) {
     make();
-    if (opened) open();
+    open();
+  }
+  // Has no store yet: make() and open() it.
+  explicit Cellar(Unopened, Size max_size = {.bytes = 1 << 30})
+      : disk(root()), max_size_(max_size) {
+    disk.set_at_gate([this] { asio::post(io, [] {}); });
   }
   ~Cellar() {
     disk.open_gates();
@@ -124,12 +131,14 @@ class Cellar {
   // Returns when index and disk have been compared and all is quiet.
   void open() {
     run(store->open());
+    opened_ = true;
     run_until([this] { return store->reconciled(); });
     settle();
   }
   void close() {
     run(store->close());
     store.reset();
+    opened_ = false;
     io.restart();
     io.poll();  // What the pools have left for the loop.
   }
@@ -148,7 +157,7 @@ class Cellar {
   // The same without the start.
   void die(Loss loss, std::uint64_t seed = 1) {
     disk.lose_power();
-    run_until([this] { return clock.sleepers() == background_sleepers; });
+    if (opened_) run_until([this] { return clock.sleepers() == background_sleepers; });
     const auto index = save_index();
     close();
     restore_index(index);
@@ -211,6 +220,10 @@ class Cellar {
         throw std::runtime_error("stuck: nothing happens any more");
     }
   }
+  // Runs until a call has come to the gate.
+  void meet(const std::shared_ptr<fake::Gate>& gate) {
+    run_until([&] { return gate->reached(); });
+  }
   void poll() {
     io.restart();
     io.poll();
@@ -220,10 +233,11 @@ class Cellar {
     for (;;) {
       io.restart();
       std::size_t ran = io.poll();
-      std::barrier<> everybody(disk_threads + 1);
+      // When every thread of the pool has come here, all that was before is done.
+      const auto everybody = std::make_shared<std::barrier<>>(disk_threads + 1);
       for (int i = 0; i < disk_threads; ++i)
-        asio::post(store->disk_pool(), [&everybody] { everybody.arrive_and_wait(); });
-      everybody.arrive_and_wait();
+        asio::post(store->disk_pool(), [everybody] { everybody->arrive_and_wait(); });
+      everybody->arrive_and_wait();
       io.restart();
       ran += io.poll();
       if (ran == 0) return;
@@ -306,6 +320,26 @@ class Cellar {
 
  private:
   Size max_size_;
+  bool opened_ = false;
+};
+
+// No file may grow for as long as this lives: what a full disk is to SQLite.
+class NoGrowth {
+ public:
+  NoGrowth() : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    struct rlimit none = old_;
+    none.rlim_cur = 0;
+    ::setrlimit(RLIMIT_FSIZE, &none);
+  }
+  ~NoGrowth() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  void (*handler_)(int);
+  struct rlimit old_{};
 };
 
 // The code of the Failure that `work` throws, or nothing.

@@ -729,6 +729,10 @@ TEST(Registry, NamesAnIdentityThatExists) {
   EXPECT_THAT(only_fault("[[registry]]\nname='a.azurecr.io'\n[[registry.identity_for]]\n"
                          "prefix='t/'\nidentity='vm'"),
               HasSubstr("t.toml:5: registry[\"a.azurecr.io\"].identity_for[1].identity: "));
+  for (const std::string& fault : faults_of("[[registry]]\nname='a.azurecr.io'\nidentity='vm'\n"
+                                            "[identity.\"vm\\u001b\"]\nkind='anonymous'")) {
+    EXPECT_THAT(fault, Not(HasSubstr("\x1b")));
+  }
   // A fault in the identity itself is said once, not again where it is used.
   EXPECT_THAT(only_fault("[[registry]]\nname='a.azurecr.io'\nidentity='vm'\n"
                          "[identity.vm]\nkind='managed-identity'\nclient_id='x'"),

@@ -5,7 +5,7 @@
 //   disk.fail(Call::sync, EIO);              the next sync fails
 //   disk.fail_at(7, ENOSPC);                 the seventh call from now fails, whatever it is
 //   auto gate = disk.hold(Call::rename);     the next rename waits at the gate
-//   gate->wait_reached(); ... gate->open();
+//   ... gate->reached() ... gate->open();
 //   disk.lose_power_at(7);                   before the seventh changing call from now; or
 //   lose_power()
 //   ... close the store; every call fails meanwhile ...
@@ -19,13 +19,14 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <map>
@@ -45,10 +46,14 @@
 
 namespace staithe::fake {
 
+// In memory where that is possible, since SQLite syncs for real; $TMPDIR says otherwise.
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "staithe_test.XXXXXX").string();
+    const bool in_memory = !std::getenv("TMPDIR") && std::filesystem::is_directory("/dev/shm");
+    const std::filesystem::path base =
+        in_memory ? "/dev/shm" : std::filesystem::temp_directory_path();
+    std::string pattern = (base / "staithe_test.XXXXXX").string();
     if (!::mkdtemp(pattern.data())) throw std::runtime_error("mkdtemp");
     path_ = pattern;
   }
@@ -99,12 +104,6 @@ enum class Loss {
 // Where a call waits until the test has seen to something.
 class Gate {
  public:
-  // Blocks the test until the call is there.
-  void wait_reached() {
-    std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, std::chrono::seconds(20), [this] { return reached_; }))
-      throw std::runtime_error("no call came to the gate");
-  }
   bool reached() {
     const std::scoped_lock lock(mutex_);
     return reached_;
@@ -117,10 +116,10 @@ class Gate {
 
  private:
   friend class Disk;
-  void pass() {
+  void pass(const std::function<void()>& at_gate) {
     std::unique_lock lock(mutex_);
     reached_ = true;
-    changed_.notify_all();
+    at_gate();
     changed_.wait(lock, [this] { return open_; });
   }
   std::mutex mutex_;
@@ -152,17 +151,26 @@ class Disk final : public cache::Disk {
     failing_.clear();
     fail_at_.reset();
   }
-  // The `k`-th call from now, from 1, fails.
+  // The `k`-th call from now, from 1, fails; list() is not counted, since a start calls it for each
+  // of a thousand directories.
   void fail_at(std::uint64_t k, int error_number) {
     const std::scoped_lock lock(mutex_);
-    fail_at_ = {calls_ + k, error_number};
+    fail_at_ = {countable_calls_ + k, error_number};
   }
-  // The next call of this kind waits; calls that come after it pass.
-  std::shared_ptr<Gate> hold(Call call) {
+  // False if it has not come to that call yet.
+  bool failed() const {
+    const std::scoped_lock lock(mutex_);
+    return fail_at_ && countable_calls_ >= fail_at_->first;
+  }
+  // The next call of this kind, after `pass` more, waits; calls that come after it pass.
+  std::shared_ptr<Gate> hold(Call call, int pass = 0) {
     const std::scoped_lock lock(mutex_);
     all_gates_.push_back(std::make_shared<Gate>());
-    return gates_[call] = all_gates_.back();
+    gates_[call] = {all_gates_.back(), pass};
+    return all_gates_.back();
   }
+  // Called when a call has come to a gate, to wake the test.
+  void set_at_gate(std::function<void()> at_gate) { at_gate_ = std::move(at_gate); }
   // For the end of a test that failed.
   void open_gates() {
     const std::scoped_lock lock(mutex_);
@@ -179,18 +187,15 @@ class Disk final : public cache::Disk {
     node->size_bytes = bytes.size();
     count_live();
   }
-  std::uint64_t calls() const {
-    const std::scoped_lock lock(mutex_);
-    return calls_;
-  }
   std::uint64_t calls(Call call) const {
     const std::scoped_lock lock(mutex_);
     const auto it = calls_of_.find(call);
     return it == calls_of_.end() ? 0 : it->second;
   }
-  void set_space(cache::Space space) {
+  // What the cache's files and what is free make up together; others have the rest.
+  void set_capacity(std::uint64_t bytes) {
     const std::scoped_lock lock(mutex_);
-    space_ = space;
+    capacity_bytes_ = bytes;
   }
 
   // What the files took at most, in whole blocks, since the last call of this.
@@ -218,7 +223,8 @@ class Disk final : public cache::Disk {
   void restore(Loss loss, Random& random) {
     const std::scoped_lock lock(mutex_);
     if (!powerless_) cut_power();
-    for (const auto& entry : std::filesystem::directory_iterator(root_))
+    std::error_code ignored;  // Not made yet.
+    for (const auto& entry : std::filesystem::directory_iterator(root_, ignored))
       if (entry.is_directory()) std::filesystem::remove_all(entry.path());
     const auto lost = [&] {
       return loss == Loss::everything || (loss == Loss::some && random.next() % 2 == 0);
@@ -306,6 +312,8 @@ class Disk final : public cache::Disk {
     return removed;
   }
   bool make_directory(const std::filesystem::path& path) override {
+    // That it is there is seen before there is a need for space.
+    if (std::filesystem::exists(std::filesystem::symlink_status(path))) return false;
     const auto lock = enter(Call::make_directory, path);
     const bool made = posix_.make_directory(path);
     if (made) directories_[path] = {};
@@ -318,7 +326,8 @@ class Disk final : public cache::Disk {
   }
   cache::Space space(const std::filesystem::path& path) override {
     const auto lock = enter(Call::space, path);
-    return space_;
+    return {.total_bytes = std::uint64_t{1} << 40,
+            .free_bytes = capacity_bytes_ - std::min(capacity_bytes_, live_bytes_)};
   }
 
  private:
@@ -336,20 +345,21 @@ class Disk final : public cache::Disk {
 
   std::unique_lock<std::mutex> enter(Call call, const std::filesystem::path& path) {
     std::unique_lock lock(mutex_);
-    const std::uint64_t number = ++calls_;
     ++calls_of_[call];
-    if (const auto it = gates_.find(call); it != gates_.end()) {
-      const std::shared_ptr<Gate> gate = it->second;
+    const bool counted = call != Call::list;
+    const std::uint64_t number = counted ? ++countable_calls_ : countable_calls_;
+    if (const auto it = gates_.find(call); it != gates_.end() && it->second.pass-- == 0) {
+      const std::shared_ptr<Gate> gate = it->second.gate;
       gates_.erase(it);
       lock.unlock();
-      gate->pass();
+      gate->pass(at_gate_);
       lock.lock();
     }
     const bool changing = call != Call::open && call != Call::size && call != Call::read &&
                           call != Call::list && call != Call::space;
     if (changing && lose_power_at_ && ++changes_ >= *lose_power_at_) cut_power();
     if (powerless_) throw failure(EIO, path);
-    if (fail_at_ && fail_at_->first == number) throw failure(fail_at_->second, path);
+    if (counted && fail_at_ && fail_at_->first == number) throw failure(fail_at_->second, path);
     if (const auto it = failing_.find(call); it != failing_.end() && it->second.times > 0) {
       --it->second.times;
       throw failure(it->second.error_number, path);
@@ -450,14 +460,19 @@ class Disk final : public cache::Disk {
   mutable std::mutex mutex_;
   std::map<Call, Failing> failing_;
   std::optional<std::pair<std::uint64_t, int>> fail_at_;
-  std::map<Call, std::shared_ptr<Gate>> gates_;  // closed, and nobody there yet
+  struct Waiting {
+    std::shared_ptr<Gate> gate;
+    int pass = 0;
+  };
+  std::map<Call, Waiting> gates_;  // closed, and nobody there yet
   std::vector<std::shared_ptr<Gate>> all_gates_;
-  std::uint64_t calls_ = 0;
+  std::function<void()> at_gate_ = [] {};
+  std::uint64_t countable_calls_ = 0;
   std::map<Call, std::uint64_t> calls_of_;
   std::uint64_t changes_ = 0;
   std::optional<std::uint64_t> lose_power_at_;
   bool powerless_ = false;
-  cache::Space space_{.total_bytes = std::uint64_t{1} << 40, .free_bytes = std::uint64_t{1} << 39};
+  std::uint64_t capacity_bytes_ = std::uint64_t{1} << 40;
 
   std::map<std::filesystem::path, Directory> directories_;
   std::map<std::uint64_t, NodePtr> by_inode_;

@@ -139,6 +139,8 @@ TEST(Url, ErrorsShowNeitherQueryNorUser) {
            "ftp://SECRET@h/p",
            "https://SECRET@h@i/p",
            "https://h/p?a=b@c&sig=SECRET",
+           "https://h /p?a=b@c&sig=SECRET",
+           "h/p?a=b@c&sig=SECRET",
            "https://h/p#SECRET",
        }) {
     const Result<Url> url = Url::parse(text);
@@ -148,6 +150,8 @@ TEST(Url, ErrorsShowNeitherQueryNorUser) {
       EXPECT_FALSE(url.error().detail.contains("SECRET")) << url.error().detail;
     }
   }
+  EXPECT_EQ(Url::parse("https://user:SECRET@h/p").error().detail,
+            "'https://...@h/p' is not a usable URL: it names a user");
   const Result<Url> bad = Url::parse("https://contoso.azurecr.io/v2/\r\nEvil: 1");
   EXPECT_EQ(
       bad.error().detail,

@@ -147,6 +147,38 @@ TEST_F(ManagedIdentity, GivesUpSoonWhereThereIsNoService) {
             "namespace)?");
 }
 
+TEST_F(ManagedIdentity, GivesUpInTheEndWhateverTheMixtureOfFailures) {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    world.http.forget();
+    SeededRandom random(seed);
+    world.http.on(std::string(imds), [&](const Asked&) {
+      Reply silence = Reply::failure(Errc::unreachable, "no answer");
+      silence.delay = 20s;
+      const Reply replies[] = {{.status = 410},
+                               {.status = 500},
+                               {.status = 404},
+                               silence,
+                               Reply::failure(Errc::upstream_failed, "broken off")};
+      return replies[random.next() % std::size(replies)];
+    });
+    const auto from = source();
+    const auto call = world.call(from->fetch());
+    world.clock.advance(2min);
+    ASSERT_TRUE(call->done()) << seed;
+    EXPECT_NE(call->error().code, Errc::unauthorized) << seed;
+    EXPECT_LE(world.http.asked().size(), 9U) << seed;
+  }
+}
+
+TEST_F(ManagedIdentity, AServiceThatFallsSilentIsNotSaidToBeMissing) {
+  play({Reply{.status = 500}, Reply::failure(Errc::unreachable, "no answer")});
+  const auto from = source();
+  const Result<Token> token = fetch_all_the_way(*from);
+  EXPECT_EQ(token.error().code, Errc::unreachable);
+  EXPECT_TRUE(token.error().detail.ends_with("The metadata service is not well"));
+  EXPECT_EQ(seconds(), (std::vector<double>{0, 2, 6, 14}));
+}
+
 TEST_F(ManagedIdentity, DoesNotRepeatWhatAnOperatorHasToMend) {
   for (const int status : {400, 401, 403, 405, 422}) {
     world.http.forget();
