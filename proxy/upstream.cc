@@ -132,20 +132,21 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
   const bool transfer = ask.method == "GET" && ask.what.starts_with("blobs/");
   auto slot = co_await (transfer ? transfers_ : questions_).acquire();
-  std::unique_ptr<HttpResponse> response;
+  Answer answer;
   for (bool repeated = false;; repeated = true) {
     const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
-    response = co_await walk(ask, authorization);
-    if (response->status() != 401 || repeated) break;
-    if (!authorizer_->refused(ask.repository, authorization, response->headers())) break;
+    answer = co_await walk(ask, authorization);
+    // Only the registry can refuse its token; another host's 401 is no word about it.
+    if (answer.response->status() != 401 || !answer.at_home || repeated) break;
+    if (!authorizer_->refused(ask.repository, authorization, answer.response->headers())) break;
   }
-  co_return std::make_unique<CountedResponse>(std::move(response), std::move(slot), stats_);
+  co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_);
 }
 
 // From the registry along its redirects. The credential goes to the registry's origin only, and is
 // not taken up again once the chain has left it.
-asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::walk(
-    const Ask& ask, const auth::Authorization& authorization) {
+asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
+                                                 const auth::Authorization& authorization) {
   const Url start = settings_.base.with_target("/v2/" + ask.repository + "/" + ask.what);
   Url url = start;
   bool at_home = true;
@@ -162,7 +163,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::walk(
       hops = 0;
       continue;
     }
-    if (!is_redirect(response->status())) co_return response;
+    if (!is_redirect(response->status())) co_return Answer{std::move(response), at_home};
     const std::string* location = response->headers().find("Location");
     if (!location || hops == max_redirects)
       throw Failure(Errc::upstream_nonsense,

@@ -67,8 +67,12 @@ class Upstream {
 
  private:
   asio::awaitable<std::unique_ptr<HttpResponse>> send_once(const Ask& ask);
-  asio::awaitable<std::unique_ptr<HttpResponse>> walk(const Ask& ask,
-                                                      const auth::Authorization& authorization);
+  // What answered at the end of the redirects, and whether that was the registry itself.
+  struct Answer {
+    std::unique_ptr<HttpResponse> response;
+    bool at_home = false;
+  };
+  asio::awaitable<Answer> walk(const Ask& ask, const auth::Authorization& authorization);
   HttpRequest request(const Ask& ask, const Url& url) const;
   void note(const HttpResponse& response);
 

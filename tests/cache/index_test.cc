@@ -95,7 +95,8 @@ TEST_F(IndexTest, LinksGoOneByOneOrWithTheirObject) {
 }
 
 TEST_F(IndexTest, TakesAnyTextForANameAndNoneForCode) {
-  const std::string name("r/'; DROP TABLE blobs; --\0\xff", 29);
+  using namespace std::string_literals;
+  const std::string name = "r/'; DROP TABLE blobs; --\0\xff"s;
   Index index(directory());
   index.apply({object("a", 1), LinkRow{name, digest_of("a"), 5}});
   EXPECT_EQ(index.load().links.at(0).repository, name);
