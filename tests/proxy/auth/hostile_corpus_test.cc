@@ -4,6 +4,7 @@
 
 #include <array>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -171,8 +172,8 @@ class Play {
     return {.status = 401, .headers = {{"WWW-Authenticate", challenge()}}};
   }
 
-  // What contoso.azurecr.io does instead of its duty. Its own token calls work on every second
-  // request of their kind, so that there are tokens to steal.
+  // What contoso.azurecr.io does instead of its duty. Its own token calls work every
+  // other time, so that there are tokens to steal.
   std::optional<Reply> hostile(const Asked& asked) {
     if (!asked.url.starts_with("https://contoso.azurecr.io")) return std::nullopt;
     return plain_or_nothing(asked);
@@ -180,7 +181,7 @@ class Play {
 
   std::optional<Reply> plain_or_nothing(const Asked& asked) {
     const bool token_call = asked.target.starts_with("/oauth2/");
-    if (line_.kind == "redirect" && (!token_call || ++turn_ % 2 == 0)) {
+    if (line_.kind == "redirect" && (!token_call || ++turns_[asked.target] % 2 == 0)) {
       if (asked.target == "/v2/") return unauthorized();
       if (!token_call && !asked.headers.find("Authorization")) return unauthorized();
       constexpr std::array<int, 5> statuses = {301, 302, 303, 307, 308};
@@ -229,7 +230,7 @@ class Play {
   const Victim& victim_;
   const Line& line_;
   std::string text_;
-  int turn_ = 0;
+  std::map<std::string, int> turns_;  // by target of a token call
   int data_ = 0;
   std::size_t status_ = 0;
   int serial_ = 0;
