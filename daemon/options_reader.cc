@@ -33,19 +33,39 @@ constexpr std::array<SecretKey, 15> kSecretKeys{{{"password", "password_file"},
                                                  {"registrytoken", "token_file"},
                                                  {"auth", "file"}}};
 
-// Registry host suffixes of each cloud. Azure's public cloud names all three, because a machine of
-// it may be federated with the others (interface.md, built-in defaults).
-std::vector<std::string> suffixes_of(Cloud cloud) {
+// Where azure-protocol.md section 2 puts each cloud. The public cloud names the others' suffixes
+// too, because a machine of it may be federated with them, and because it stands for the clouds
+// that have no word of their own (Germany, and the sovereign ones, whose authority the file then
+// names).
+struct CloudHosts {
+  std::string_view authority;
+  std::vector<std::string> acr_suffixes;
+};
+CloudHosts hosts_of(Cloud cloud) {
   switch (cloud) {
     case Cloud::public_cloud:
-      return {"azurecr.io", "azurecr.cn", "azurecr.us"};
+      return {"https://login.microsoftonline.com",
+              {"azurecr.io", "azurecr.cn", "azurecr.us", "azurecr.de", "azurecr.sovcloud-azure.fr",
+               "azurecr.sovcloud-azure.de"}};
     case Cloud::china:
-      return {"azurecr.cn"};
+      return {"https://login.partner.microsoftonline.cn", {"azurecr.cn"}};
     case Cloud::us_government:
-      return {"azurecr.us"};
+      return {"https://login.microsoftonline.us", {"azurecr.us"}};
   }
   std::unreachable();
 }
+
+// By these a host of managed identities or of workload identities says where they are.
+constexpr std::array<const char*, 10> kAzureVariables{"IDENTITY_ENDPOINT",
+                                                      "IDENTITY_HEADER",
+                                                      "IDENTITY_SERVER_THUMBPRINT",
+                                                      "IMDS_ENDPOINT",
+                                                      "MSI_ENDPOINT",
+                                                      "MSI_SECRET",
+                                                      "AZURE_KUBERNETES_TOKEN_PROXY",
+                                                      "AZURE_KUBERNETES_SNI_NAME",
+                                                      "AZURE_KUBERNETES_CA_FILE",
+                                                      "AZURE_KUBERNETES_CA_DATA"};
 
 // What the option's grammar makes of the text.
 Parsed<std::string> parse_text(const Option& option, std::string_view text,
@@ -65,8 +85,8 @@ Parsed<std::string> parse_text(const Option& option, std::string_view text,
       return parse_registry_name(text);
     case Grammar::origin_url:
       return parse_origin_url(text);
-    case Grammar::https_origin:
-      return parse_https_origin(text);
+    case Grammar::authority:
+      return parse_authority(text);
     case Grammar::audience:
       return parse_audience(text);
     case Grammar::repository_prefix:
@@ -79,6 +99,8 @@ Parsed<std::string> parse_text(const Option& option, std::string_view text,
       return parse_guid(text);
     case Grammar::azure_resource_id:
       return parse_azure_resource_id(text);
+    case Grammar::helper_name:
+      return parse_helper_name(text);
     case Grammar::plain_text:
       return parse_plain_text(text);
     case Grammar::flag:
@@ -86,6 +108,7 @@ Parsed<std::string> parse_text(const Option& option, std::string_view text,
     case Grammar::duration:
     case Grammar::size:
     case Grammar::word:
+    case Grammar::date:
       break;
   }
   std::unreachable();
@@ -212,12 +235,18 @@ void OptionsReader::read_root(const toml::table& root) {
           "neither $CACHE_DIRECTORY, $XDG_CACHE_HOME nor $HOME is set, so there is no place for "
           "the cache; set this key to an absolute path");
   }
-  auto& suffixes = config_.proxy.azure.acr_suffixes;
-  suffixes = suffixes_of(config_.cloud);
+  proxy::AzureSettings& azure = config_.proxy.azure;
+  azure.acr_suffixes = hosts_of(config_.cloud).acr_suffixes;
   for (const std::string& suffix : config_.extra_acr_suffixes) {
-    if (!contains(suffixes, suffix)) suffixes.push_back(suffix);
+    if (!contains(azure.acr_suffixes, suffix)) azure.acr_suffixes.push_back(suffix);
+  }
+  for (const char* name : kAzureVariables) {
+    if (const std::string_view value = environment_.get(name); !value.empty())
+      azure.variables[name] = value;
   }
   read_identities(root);
+  // After the identities, since $AZURE_AUTHORITY_HOST speaks for a workload identity.
+  if (azure.authority.empty()) azure.authority = hosts_of(config_.cloud).authority;
   read_registries(root);
 }
 
@@ -329,6 +358,16 @@ std::optional<OptionValue> OptionsReader::read_value(const Option& option, const
     }
     case Grammar::word:
       return read_word(option, node, path);
+    case Grammar::date: {
+      const auto* date = node.as_date();
+      if (!date) return wrong_type("a date");
+      const auto day = check_date(date->get().year, date->get().month, date->get().day);
+      if (!day) {
+        fault(line, path, day.error());
+        return std::nullopt;
+      }
+      return std::optional(*day);
+    }
     default:
       break;
   }

@@ -57,6 +57,10 @@ class OptionsReader {
   };
 
   void fault(std::size_t line, std::string key, std::string what);
+  // True if the value of this key has been refused already.
+  bool has_fault(std::string_view key) const {
+    return std::ranges::find(faults_, key, &Fault::key) != faults_.end();
+  }
   void fault_unknown(const toml::key& key, std::string_view table, const std::string& path);
 
   void store_defaults(std::string_view table, const Target& target);
@@ -78,6 +82,12 @@ class OptionsReader {
 
   void read_identities(const toml::table& root);
   void read_identity(const std::string& name, const toml::table& in, const std::string& path);
+  // What a workload identity leaves out stands in the environment (the webhook's injection).
+  void fill_workload_identity(proxy::IdentitySettings& identity, const Given& given,
+                              std::size_t line, const std::string& path);
+  void check_identity(proxy::IdentitySettings& identity, const Given& given, std::size_t line,
+                      const std::string& path);
+  void check_federation();
   void read_registries(const toml::table& root);
   void read_registry(const toml::table& in, std::size_t number);
   void use_built_in_registries();
@@ -85,7 +95,8 @@ class OptionsReader {
   void check_listen(const Given& given);
   void check_registry(const Registry& at, proxy::RegistrySettings& registry);
   void check_names();
-  void check_identity_reference(const std::string& label, const Given& given,
+  // `key` of the table `label` names an identity; there must be one.
+  void check_identity_reference(const std::string& label, std::string_view key, const Given& given,
                                 const std::string& identity);
   void check_token_goes_to_acr(const proxy::RegistrySettings& registry, const std::string& label,
                                const Given& given, const std::string& identity);
@@ -96,6 +107,7 @@ class OptionsReader {
   Faults faults_;
   std::map<std::string, Given, std::less<>> given_;    // by table, for the single ones
   std::map<std::string, std::size_t> identity_lines_;  // every [identity.NAME], well or not
+  std::map<std::string, Given> identity_given_;        // of those that are in proxy.identities
   std::vector<Registry> registries_;                   // as config_.proxy.registries
 };
 

@@ -26,6 +26,28 @@ constexpr std::array<BuiltIn, 5> kPublicRegistries{{{"docker.io", true},
                                                     {"registry.k8s.io", false}}};
 constexpr const char* kBuiltInIdentity = "vm";
 
+// The kinds whose credential is, or is made from, an Entra token.
+bool is_for_azure(proxy::IdentityKind kind) {
+  switch (kind) {
+    case proxy::IdentityKind::managed_identity:
+    case proxy::IdentityKind::service_principal:
+    case proxy::IdentityKind::workload_identity:
+    case proxy::IdentityKind::token:
+      return true;
+    case proxy::IdentityKind::anonymous:
+    case proxy::IdentityKind::basic:
+    case proxy::IdentityKind::helper:
+    case proxy::IdentityKind::docker_config:
+      return false;
+  }
+  std::unreachable();
+}
+
+// The suffixes that have a wildcard of their own while the file has no [[registry]]: those of the
+// interface contract. An operator writes the rest out.
+constexpr std::array<std::string_view, 3> kBuiltInSuffixes{"azurecr.io", "azurecr.cn",
+                                                           "azurecr.us"};
+
 // Writes out the upstream that an exact name implies.
 void fill_upstream(proxy::RegistrySettings& registry) {
   if (!registry.upstream.empty() || registry.name.empty() || registry.name.starts_with("*."))
@@ -144,13 +166,13 @@ void OptionsReader::check_registry(const Registry& at, proxy::RegistrySettings& 
                 "); accepted: a PEM file that the daemon's user may read");
     }
   }
-  check_identity_reference(at.label, at.given, registry.identity);
+  check_identity_reference(at.label, "identity", at.given, registry.identity);
   check_token_goes_to_acr(registry, at.label, at.given, registry.identity);
   std::set<std::string> prefixes;
   for (std::size_t i = 0; i < registry.identity_for.size(); ++i) {
     const proxy::IdentityFor& below = registry.identity_for[i];
     const Registry::Below& where = at.identity_for[i];
-    check_identity_reference(where.label, where.given, below.identity);
+    check_identity_reference(where.label, "identity", where.given, below.identity);
     check_token_goes_to_acr(registry, where.label, where.given, below.identity);
     if (!below.prefix.empty() && !prefixes.insert(below.prefix).second) {
       fault(where.given.at("prefix"), where.label + ".prefix",
@@ -186,8 +208,8 @@ void OptionsReader::check_names() {
   }
 }
 
-void OptionsReader::check_identity_reference(const std::string& label, const Given& given,
-                                             const std::string& identity) {
+void OptionsReader::check_identity_reference(const std::string& label, std::string_view key,
+                                             const Given& given, const std::string& identity) {
   if (identity.empty() || identity_lines_.contains(identity)) return;
   std::string what = "there is no [identity." + identity + "]";
   std::vector<std::string_view> known;
@@ -202,17 +224,17 @@ void OptionsReader::check_identity_reference(const std::string& label, const Giv
     what += "; accepted:";
     for (const std::string_view name : known) what += " \"" + printable(name, 80) + "\"";
   }
-  fault(given.at("identity"), label + ".identity", std::move(what));
+  fault(given.find(key)->second, (label + ".").append(key), std::move(what));
 }
 
 // An Entra token works on every registry of a tenant, so it is given to Azure's registries only: a
-// slip in a name must not hand it to a stranger (threat T6).
+// slip in a name must not hand it to a stranger (threat T6). Passwords are for whom the file says.
 void OptionsReader::check_token_goes_to_acr(const proxy::RegistrySettings& registry,
                                             const std::string& label, const Given& given,
                                             const std::string& identity) {
   const auto found = config_.proxy.identities.find(identity);
   if (registry.name.empty() || found == config_.proxy.identities.end() ||
-      found->second.kind != proxy::IdentityKind::managed_identity) {
+      !is_for_azure(found->second.kind)) {
     return;
   }
   const std::vector<std::string>& suffixes = config_.proxy.azure.acr_suffixes;
@@ -222,7 +244,8 @@ void OptionsReader::check_token_goes_to_acr(const proxy::RegistrySettings& regis
     const auto is_above = [&](const std::string& acr) { return proxy::host_under(suffix, acr); };
     if (std::ranges::any_of(suffixes, is_above)) return;
     fault(given.at("identity"), label + ".identity",
-          "a managed identity is for Azure Container Registry, and " + shown(registry.name) +
+          "the kind \"" + std::string(to_string(found->second.kind)) +
+              "\" is for Azure Container Registry, and " + shown(registry.name) +
               " takes in other hosts; if these are its login servers, add their suffix to "
               "azure.acr_suffixes");
     return;
@@ -254,6 +277,8 @@ void OptionsReader::use_built_in_registries() {
     return config_.proxy.registries.emplace_back(std::move(registry));
   };
   for (const std::string& suffix : config_.proxy.azure.acr_suffixes) {
+    if (!contains(kBuiltInSuffixes, suffix) && !contains(config_.extra_acr_suffixes, suffix))
+      continue;
     add("*." + suffix).identity = kBuiltInIdentity;
   }
   for (const BuiltIn& built_in : kPublicRegistries) {
