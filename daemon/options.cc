@@ -28,8 +28,16 @@ Environment Environment::of_process() {
   Environment environment;
   environment.uid = geteuid();
   // Only what is asked for: the rest of the environment may hold secrets.
-  for (const char* name : {"CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY",
-                           "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HOME", "STAITHE_SOCKET"}) {
+  for (const char* name :
+       {"CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_CACHE_HOME",
+        "XDG_RUNTIME_DIR", "HOME", "STAITHE_SOCKET",
+        // Workload identity, and where managed identities are (azure-protocol.md sections 6.5 to
+        // 6.7). IDENTITY_HEADER and MSI_SECRET are secrets of this machine alone; nothing shows
+        // them.
+        "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST",
+        "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT",
+        "MSI_ENDPOINT", "MSI_SECRET", "AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_SNI_NAME",
+        "AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"}) {
     if (const char* value = std::getenv(name)) environment.variables[name] = value;
   }
   environment.why_unreadable = [](const std::filesystem::path& path) -> std::string {
