@@ -49,10 +49,10 @@ Result<ImageName> parse_image_name(std::string_view text) {
     if (image.reference.empty()) image.reference = tag;
     rest = rest.substr(0, colon);
   }
-  if (!proxy::is_repository(rest)) return refuse(text, "the repository is not a name");
-  image.repository = rest;
   if (image.registry == hub && rest.find('/') == std::string_view::npos)
-    image.repository = "library/" + image.repository;
+    image.repository = "library/";
+  image.repository += rest;
+  if (!proxy::is_repository(image.repository)) return refuse(text, "the repository is not a name");
   return image;
 }
 
