@@ -72,9 +72,7 @@ std::string base64(std::string_view text) {
 std::expected<Credential, int> exposed(const CliContext& context,
                                        const std::filesystem::path& socket,
                                        const std::string& registry) {
-  auto credential = ask_credential(
-      socket,
-      {.registry = registry, .repository = {}, .expose_token = true, .service_account = nullptr});
+  auto credential = ask_credential(socket, {.registry = registry, .expose_token = true});
   if (!credential) return std::unexpected(report(context, credential.error()));
   if (!*credential) {
     context.err << "staithe: staithed has no credential for " << registry

@@ -24,8 +24,8 @@ struct ServiceAccount {
 };
 
 struct CredentialRequest {
-  std::string registry;    // as image names write it; Docker Hub is "docker.io"
-  std::string repository;  // empty: the registry as a whole
+  std::string registry;      // as image names write it; Docker Hub is "docker.io"
+  std::string repository{};  // empty: the registry as a whole
   bool expose_token = false;
   const ServiceAccount* service_account = nullptr;  // not owned
 };

@@ -196,10 +196,8 @@ class Helper {
 
   std::expected<std::optional<Credential>, ControlError> ask(const Server& server) const {
     if (!server.url.note.empty()) return std::nullopt;
-    return ask_credential(socket_, {.registry = server.url.registry,
-                                    .repository = server.url.repository,
-                                    .expose_token = false,
-                                    .service_account = nullptr});
+    return ask_credential(socket_,
+                          {.registry = server.url.registry, .repository = server.url.repository});
   }
 
   bool is_managed(const Server& server) const {

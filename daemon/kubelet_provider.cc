@@ -83,7 +83,6 @@ int run_kubelet_provider(int argc, const char* const* argv, const HelperContext&
   auto credential = ask_credential(control_socket_of(context.environment),
                                    {.registry = image->registry,
                                     .repository = image->repository,
-                                    .expose_token = false,
                                     .service_account = *account ? &**account : nullptr});
   if (!credential)
     return fail_with(context, "no credential for " + printable(image->host, 260) + ": " +

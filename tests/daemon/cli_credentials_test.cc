@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <boost/json/parse.hpp>
 #include <chrono>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ class CliCredentials : public testing::Test, protected fake::ControlDaemon {
  protected:
   void serve_and_remember(const std::string& text) {
     serve([this, text](const std::string& request) {
+      const std::scoped_lock lock(mutex_);
       asked_ = request;
       return text;
     });
@@ -64,6 +66,13 @@ class CliCredentials : public testing::Test, protected fake::ControlDaemon {
     return {status, out.str(), err.str()};
   }
 
+  std::string asked() {
+    const std::scoped_lock lock(mutex_);
+    return asked_;
+  }
+
+ private:
+  std::mutex mutex_;
   std::string asked_;
 };
 
@@ -78,8 +87,8 @@ TEST_F(CliCredentials, TokenIsThePasswordAloneOrAzuresJson) {
   outcome = run({"token", "contoso.azurecr.io"}, "", true);
   EXPECT_EQ(outcome.err, "staithe: user name user, valid for 2h 59m\n");
   stop();
-  EXPECT_THAT(asked_, StartsWith("POST /v1/credential "));
-  EXPECT_EQ(json::parse(body_of(asked_)),
+  EXPECT_THAT(asked(), StartsWith("POST /v1/credential "));
+  EXPECT_EQ(json::parse(body_of(asked())),
             json::parse(R"({"registry":"contoso.azurecr.io","purpose":"expose-token"})"));
 }
 
@@ -160,15 +169,15 @@ TEST_F(CliCredentials, RenewSaysWhatWasRenewedAndFailsIfOneWasNot) {
   EXPECT_EQ(outcome.status, kExitFailed);
   EXPECT_EQ(json::parse(outcome.out).at("renewed").as_array().size(), 2u);
   stop();
-  EXPECT_EQ(body_of(asked_), R"({"registry":""})");
+  EXPECT_EQ(body_of(asked()), R"({"registry":""})");
 }
 
 TEST_F(CliCredentials, RenewOfOneRegistryAsksForThatOne) {
   serve_and_remember(answer(R"({"renewed":[{"registry":"contoso.azurecr.io","ok":true}]})"));
   EXPECT_EQ(run({"renew", "contoso.azurecr.io"}).status, kExitOk);
   stop();
-  EXPECT_THAT(asked_, StartsWith("POST /v1/renew "));
-  EXPECT_EQ(body_of(asked_), R"({"registry":"contoso.azurecr.io"})");
+  EXPECT_THAT(asked(), StartsWith("POST /v1/renew "));
+  EXPECT_EQ(body_of(asked()), R"({"registry":"contoso.azurecr.io"})");
 }
 
 TEST_F(CliCredentials, RenewThatIsNotAnsweredIsAFailure) {
@@ -185,8 +194,8 @@ TEST_F(CliCredentials, LoginTakesTheTokenFromStdin) {
     EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
     EXPECT_EQ(outcome.out,
               "contoso.azurecr.io: signed in with a refresh token, valid for 2h 58m\n");
-    EXPECT_THAT(asked_, StartsWith("POST /v1/login "));
-    EXPECT_EQ(json::parse(body_of(asked_)),
+    EXPECT_THAT(asked(), StartsWith("POST /v1/login "));
+    EXPECT_EQ(json::parse(body_of(asked())),
               json::parse(R"({"registry":"contoso.azurecr.io","token":"eyJ0b2tlbg"})"));
   }
 }
@@ -241,7 +250,7 @@ TEST_F(CliCredentials, LogoutSaysWhetherThereWasSomethingToForget) {
   EXPECT_EQ(run({"logout", "contoso.azurecr.io"}).out, "contoso.azurecr.io: signed out\n");
   EXPECT_THAT(run({"logout", "contoso.azurecr.io", "--json"}).out, HasSubstr("was_signed_in"));
   stop();
-  EXPECT_THAT(asked_, StartsWith("POST /v1/logout "));
+  EXPECT_THAT(asked(), StartsWith("POST /v1/logout "));
 }
 
 TEST_F(CliCredentials, WrongUsageAsksNobody) {
