@@ -45,8 +45,8 @@ Password make_password(const std::string& step, std::string_view username, std::
   if (secret.empty()) throw Failure(Errc::identity_missing, step + ": the password is empty");
   if (secret.size() > max_password_bytes || username.size() > max_username_bytes)
     throw Failure(Errc::identity_missing, step + ": the user name or password is far too long");
-  // RFC 7617 section 2: no control characters, and no colon in the name.
-  if (has_control(secret) || has_control(username) || username.contains(':'))
+  // RFC 7617 section 2, but for the line ends in the JSON that is Google's password.
+  if (secret.contains('\0') || has_control(username) || username.contains(':'))
     throw Failure(Errc::identity_missing,
                   step +
                       ": the user name or password holds a character that Basic "
