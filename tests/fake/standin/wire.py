@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, unquote
 
 from .faults import Barriers, Faults, Rule
 from .recorder import Entry, Recorder
+from .vault import fingerprint
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 1024 * 1024
@@ -191,6 +192,7 @@ class Port:
         lower = {key.lower(): value for key, value in headers}
         entry = self._begin(method, path, query, lower, number)
         request = Request(method, target, unquote(path), query, headers, body, entry)
+        _note_secrets(request)
         keep = version == "HTTP/1.1" and lower.get("connection", "").lower() != "close"
         try:
             rule = None
@@ -233,6 +235,22 @@ class Port:
         if any(k.lower() == "expect" and v.lower() == "100-continue" for k, v in headers):
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         return reader.exactly(int(length))
+
+
+# Where a request may carry a secret; X-IDENTITY-HEADER and `secret` are App Service's.
+_SECRET_HEADERS = ("authorization", "x-identity-header", "secret", "cookie")
+_SECRET_FIELDS = (
+    "client_secret", "client_assertion", "access_token", "refresh_token", "password",
+)  # fmt: skip
+
+
+def _note_secrets(request: Request) -> None:
+    """Hashes of what came, so that a test can tell what went where without the log being one."""
+    found = {name: request.header(name) for name in _SECRET_HEADERS}
+    form = request.form() or []
+    found |= {name: value for name, value in form if name in _SECRET_FIELDS}
+    request.log.form_keys = [name for name, _ in form]
+    request.log.secrets = {name: fingerprint(value) for name, value in found.items() if value}
 
 
 class _Ended(Exception):
