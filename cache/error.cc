@@ -30,6 +30,10 @@ const char* to_string(Errc code) {
       return "denied";
     case Errc::unauthorized:
       return "unauthorized";
+    case Errc::identity_missing:
+      return "identity_missing";
+    case Errc::firewall:
+      return "firewall";
     case Errc::throttled:
       return "throttled";
     case Errc::unreachable:

@@ -27,6 +27,8 @@ enum class Errc {
   blob_unknown,           // upstream has no such blob, or not for this repository
   denied,                 // upstream knows us and refuses
   unauthorized,           // upstream, or an identity service, does not accept our credential
+  identity_missing,       // no identity service here, or it knows no such identity
+  firewall,               // upstream's network rules keep this machine out; no fault of a credential
   throttled,              // upstream answered 429; `retry_after` may say for how long
   unreachable,            // no answer from upstream: DNS, connect, TLS, time-out
   upstream_failed,        // an answer that is a failure (5xx) or breaks off

@@ -26,14 +26,8 @@ const char* to_string(Control::State state) {
 
 std::string identity_kind(const Config& config, const std::string& identity) {
   const auto it = config.proxy.identities.find(identity);
-  if (it == config.proxy.identities.end()) return "anonymous";
-  switch (it->second.kind) {
-    case proxy::IdentityKind::managed_identity:
-      return "managed-identity";
-    case proxy::IdentityKind::anonymous:
-      return "anonymous";
-  }
-  return "anonymous";
+  return to_string(it == config.proxy.identities.end() ? proxy::IdentityKind::anonymous
+                                                       : it->second.kind);
 }
 
 json::value optional_text(const std::string& text) {
@@ -43,10 +37,11 @@ json::value optional_text(const std::string& text) {
 json::object describe(const Config& config, const std::string& name, const std::string& identity,
                       const proxy::Upstream& upstream) {
   json::array tokens;
-  for (const auto& token : upstream.tokens()) {
+  for (const auto& token : upstream.authorizer().tokens()) {
     tokens.push_back(json::object{{"kind", token.kind},
                                   {"expires_in_seconds", token.expires_in.count()},
-                                  {"renews_in_seconds", token.renews_in.count()}});
+                                  {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
+                                                         : json::value(nullptr)}});
   }
   return {{"name", name},
           {"upstream", json::array{upstream.url()}},

@@ -29,9 +29,11 @@ ErrorReply reply_for(Errc code) {
       return {404, "BLOB_UNKNOWN"};
     case Errc::denied:
     case Errc::unauthorized:
+    case Errc::firewall:
       return {403, "DENIED"};
     case Errc::too_large:
       return {431, "UNSUPPORTED"};
+    case Errc::identity_missing:
     case Errc::throttled:
     case Errc::unreachable:
     case Errc::cancelled:

@@ -4,7 +4,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +36,7 @@ struct RegistrySettings {
   std::string prefix;                 // put before the repository upstream
   std::string ca_file;
   std::vector<std::string> data_hosts;  // extra hosts that blob redirects may name; "*.suffix" too
+  std::vector<std::string> token_hosts;  // extra hosts that may be sent this registry's password
   bool is_default = false;
   std::size_t max_connections = 16;
   Freshness freshness;
@@ -43,22 +46,67 @@ struct RegistrySettings {
 };
 
 // [identity.NAME]
-enum class IdentityKind { anonymous, managed_identity };
-enum class ManagedIdentitySource { automatic, imds };
+enum class IdentityKind {
+  anonymous,
+  managed_identity,
+  service_principal,
+  workload_identity,
+  basic,
+  token,
+  helper,
+  docker_config,
+};
+enum class ManagedIdentitySource { automatic, imds, arc, app_service };
 struct IdentitySettings {
   IdentityKind kind = IdentityKind::anonymous;
+  // managed-identity
   ManagedIdentitySource source = ManagedIdentitySource::automatic;
-  std::string client_id, object_id, resource_id;  // at most one is set
+  std::string client_id, object_id, resource_id;  // at most one is set; of the others: client_id
+  // service-principal and workload-identity
+  std::string tenant_id;
+  std::filesystem::path client_secret_file;  // one of the two
+  std::filesystem::path certificate_file;    // PEM: key and certificate
+  // workload-identity: the assertion's file, or the managed identity (a key into identities) that
+  // is the app's federated credential. token: the token's file.
+  std::filesystem::path token_file;
+  std::string federated_identity;
+  // basic
+  std::string username;
+  std::filesystem::path password_file, password2_file;
+  // helper: "ecr-login" for docker-credential-ecr-login
+  std::string helper;
+  // docker-config
+  std::filesystem::path file;
+  // service-principal and basic: when the secret ends, which only its issuer knows.
+  std::optional<std::chrono::sys_days> secret_expires;
 
   bool operator==(const IdentitySettings&) const = default;
 };
 
+// The name of a kind as the configuration writes it: "managed-identity".
+const char* to_string(IdentityKind kind);
+
 // [azure], with the cloud's own values filled in.
 struct AzureSettings {
+  std::string authority = "https://login.microsoftonline.com";  // Entra, without a trailing slash
   std::string audience = "https://containerregistry.azure.net";
   std::string imds_endpoint = "http://169.254.169.254";
   // Registry host suffixes of this cloud and those configured, without a leading dot.
   std::vector<std::string> acr_suffixes = {"azurecr.io", "azurecr.cn", "azurecr.us"};
+  // The variables by which a host of managed identities or of workload identities tells where they
+  // are (azure-protocol.md sections 6.5 to 6.7), those of them that are set: IDENTITY_ENDPOINT,
+  // IDENTITY_HEADER, IDENTITY_SERVER_THUMBPRINT, IMDS_ENDPOINT, MSI_ENDPOINT, MSI_SECRET,
+  // AZURE_KUBERNETES_TOKEN_PROXY, AZURE_KUBERNETES_SNI_NAME, AZURE_KUBERNETES_CA_FILE,
+  // AZURE_KUBERNETES_CA_DATA.
+  std::map<std::string, std::string> variables;
+};
+
+// [access]: who may use this machine's identity. Names or numbers; both empty = every local user.
+struct AccessSettings {
+  std::vector<std::string> users, groups;
+
+  bool empty() const { return users.empty() && groups.empty(); }
+  bool operator==(const AccessSettings&) const = default;
 };
 
 // [limits]
@@ -75,6 +123,7 @@ struct ProxySettings {
   std::vector<std::string> listen = {"127.0.0.1:5050"};
   std::vector<std::string>
       hosts;  // accepted Host values besides the listen addresses and localhost
+  AccessSettings access;
   Limits limits;
   AzureSettings azure;
   std::map<std::string, IdentitySettings> identities;

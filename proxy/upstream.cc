@@ -121,9 +121,11 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
     failed = failure.error();
   }
   if (failed->code == Errc::unreachable || failed->code == Errc::upstream_failed ||
+      failed->code == Errc::firewall ||
       failed->code == Errc::upstream_nonsense)
     health_ = Health::unreachable;
-  if (failed->code == Errc::unauthorized || failed->code == Errc::denied)
+  if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
+      failed->code == Errc::identity_missing)
     health_ = Health::unauthorized;
   last_error_ = failed->detail;
   throw Failure(*failed);
@@ -137,8 +139,13 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
     const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
     answer = co_await walk(ask, authorization);
     // Only the registry can refuse its token; another host's 401 is no word about it.
-    if (answer.response->status() != 401 || !answer.at_home || repeated) break;
-    if (!authorizer_->refused(ask.repository, authorization, answer.response->headers())) break;
+    const int status = answer.response->status();
+    if (!answer.at_home || repeated) break;
+    const bool worth_repeating =
+        (status == 401 &&
+         authorizer_->refused(ask.repository, authorization, answer.response->headers())) ||
+        (status == 403 && authorization && authorizer_->forbidden(authorization));
+    if (!worth_repeating) break;
   }
   co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_);
 }

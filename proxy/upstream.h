@@ -61,7 +61,8 @@ class Upstream {
   Health health() const;
   std::chrono::seconds paused() const;  // left of a pause that upstream asked for
   const std::string& last_error() const { return last_error_; }
-  std::vector<auth::TokenStatus> tokens() const { return authorizer_->tokens(); }
+  auth::Authorizer& authorizer() { return *authorizer_; }
+  const auth::Authorizer& authorizer() const { return *authorizer_; }
   std::string url() const { return settings_.base.origin().to_string(); }
   const UpstreamStats& stats() const { return *stats_; }
 

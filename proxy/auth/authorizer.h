@@ -7,10 +7,12 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "cache/error.h"
 #include "proxy/auth/secret.h"
 #include "proxy/http.h"
 
@@ -18,9 +20,29 @@ namespace staithe::proxy::auth {
 
 // One token as status shows it; never its value.
 struct TokenStatus {
-  std::string kind;  // "entra", "refresh", "access"
+  std::string kind;  // "entra", "refresh", "access", "login"
   std::chrono::seconds expires_in;
-  std::chrono::seconds renews_in;
+  std::optional<std::chrono::seconds> renews_in;  // nullopt: only a person can renew it
+};
+
+// Something that a person has to renew, and when it ends: a client secret, a certificate, a token
+// from a file or a sign-in.
+struct Ending {
+  std::string what;  // "certificate /etc/staithe/sp.pem"
+  std::chrono::seconds expires_in;
+  std::chrono::seconds warns_ahead;  // it is time to act when expires_in is less than this
+
+  bool is_near() const { return expires_in < warns_ahead; }
+};
+
+// What a program that talks to the registry itself is given, for Basic authentication or
+// `docker login`.
+struct Login {
+  std::string username;  // ACR's null GUID with a refresh token
+  std::shared_ptr<const Secret> secret;
+  bool identity_token = false;  // the secret is a refresh token: docker's user name `<token>`
+  bool renewable = true;
+  std::optional<std::chrono::seconds> expires_in;  // nullopt: no end is known
 };
 
 // The value of an Authorization header, shared by the requests that use it; null = send none.
@@ -41,7 +63,24 @@ class Authorizer {
   virtual bool refused(const std::string& repository, const Authorization& used,
                        const Headers& response) = 0;
 
+  // Upstream answered 403 to a request that carried `used`: some registries (ECR) say so that a
+  // password has ended. True if the request is worth repeating, once, with a new for_pull().
+  virtual bool forbidden(const Authorization& used) = 0;
+
+  // The same right for another program. Throws Failure as for_pull(), and not_found if this
+  // identity has nothing to give (anonymous).
+  virtual asio::awaitable<Login> login() = 0;
+  // The user name that login() would give, without asking anybody; empty if nothing.
+  virtual std::string login_name() const = 0;
+
+  // Fetches anew what the access tokens are made from, ahead of its time; what is kept goes on
+  // serving meanwhile, and stays if this fails. Throws Failure.
+  virtual asio::awaitable<void> renew() = 0;
+
   virtual std::vector<TokenStatus> tokens() const = 0;
+  virtual std::vector<Ending> endings() const = 0;
+  // Why tokens cannot be had at present; nullopt while they can.
+  virtual std::optional<Error> last_error() const = 0;
 };
 
 }  // namespace staithe::proxy::auth

@@ -55,7 +55,15 @@ class NoCredentials final : public proxy::auth::Authorizer {
                const proxy::Headers&) override {
     return false;
   }
+  bool forbidden(const proxy::auth::Authorization&) override { return false; }
+  asio::awaitable<proxy::auth::Login> login() override {
+    throw Failure(Errc::not_found, "no credentials here");
+  }
+  std::string login_name() const override { return {}; }
+  asio::awaitable<void> renew() override { co_return; }
   std::vector<proxy::auth::TokenStatus> tokens() const override { return {}; }
+  std::vector<proxy::auth::Ending> endings() const override { return {}; }
+  std::optional<Error> last_error() const override { return std::nullopt; }
 };
 
 class House {

@@ -25,7 +25,13 @@ class CountingAuthorizer final : public auth::Authorizer {
     ++token;
     return true;
   }
+  bool forbidden(const auth::Authorization&) override { return false; }
+  asio::awaitable<auth::Login> login() override { throw Failure(Errc::not_found, "none"); }
+  std::string login_name() const override { return {}; }
+  asio::awaitable<void> renew() override { co_return; }
   std::vector<auth::TokenStatus> tokens() const override { return {}; }
+  std::vector<auth::Ending> endings() const override { return {}; }
+  std::optional<Error> last_error() const override { return std::nullopt; }
   int token = 1;
   int refusals = 0;
 };
