@@ -61,8 +61,9 @@ class Arc:
         return self._token(request, query, selected[0] if selected else "")
 
     def _challenge(self, request: Request) -> Response:
-        directory = Path(self._settings.arc_token_directory)
-        path = directory / f"{uuid.uuid4()}.key"
+        name = f"{uuid.uuid4()}.key"
+        path = Path(self._settings.arc_token_directory) / name
+        named = Path(self._settings.arc_directory_named or path.parent) / name
         key = self._vault.add("Arc key", secrets.token_urlsafe(48))
         with self._lock:
             # Written whole before it is named: the client reads it at once.
@@ -71,7 +72,7 @@ class Arc:
             self._keys[key] = path
         request.log.refusal = "challenge"
         body = {"error": "unauthorized_client", "error_description": "Missing Basic Authorization"}
-        return json_response(401, body, [("WWW-Authenticate", f"Basic realm={path}")])
+        return json_response(401, body, [("WWW-Authenticate", f"Basic realm={named}")])
 
     def _use(self, key: str) -> bool:
         with self._lock:

@@ -72,6 +72,9 @@ class ControlClient:
     def set(self, **values: Any) -> None:
         self._post("/set", json.dumps(values).encode())
 
+    def settings(self) -> dict[str, Any]:
+        return self._get("/settings")
+
     def faults(self, *rules: dict[str, Any]) -> None:
         """Replaces all rules; none takes every fault away."""
         self.set(faults=list(rules))

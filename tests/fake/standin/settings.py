@@ -48,7 +48,7 @@ SYSTEM_IDENTITY = {
 USER_IDENTITY = {
     "client_id": "22222222-0000-4000-8000-000000000002",
     "object_id": "22222222-0000-4000-8000-0000000000bb",
-    "msi_res_id": "/subscriptions/s/resourceGroups/g/providers"
+    "msi_res_id": "/subscriptions/55555555-0000-4000-8000-000000000005/resourceGroups/g/providers"
     "/Microsoft.ManagedIdentity/userAssignedIdentities/puller",
     "system": False,
 }
@@ -95,6 +95,7 @@ class Settings:
 
     # The other hosts of managed identity.
     arc_token_directory: str = ""  # where the agent puts its key files; none: no agent
+    arc_directory_named: str = ""  # how a challenge names that directory, if otherwise
     arc_agent_knows_selectors: bool = False  # old agents give the system token, whoever is asked
     app_service_header: str = "9b1deb4d-the-identity-header"  # rotates in a real one
     machine_learning_secret: str = "machine-learning/secret"
