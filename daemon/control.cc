@@ -38,10 +38,11 @@ json::object describe(const Config& config, const std::string& name, const std::
                       const proxy::Upstream& upstream) {
   json::array tokens;
   for (const auto& token : upstream.authorizer().tokens()) {
-    tokens.push_back(json::object{{"kind", token.kind},
-                                  {"expires_in_seconds", token.expires_in.count()},
-                                  {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
-                                                         : json::value(nullptr)}});
+    tokens.push_back(
+        json::object{{"kind", token.kind},
+                     {"expires_in_seconds", token.expires_in.count()},
+                     {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
+                                                           : json::value(nullptr)}});
   }
   return {{"name", name},
           {"upstream", json::array{upstream.url()}},

@@ -53,11 +53,15 @@ Service::Service(asio::io_context& context, Config config)
       tasks_(loop_, report_task),
       store_(loop_, config_.cache, disk_, clock_, report_store),
       http_(loop_),
-      identities_(config_.proxy.azure, {.http = http_,
-                                        .clock = clock_,
-                                        .tasks = tasks_,
-                                        .random = random_,
-                                        .limits = http_limits()}),
+      files_(store_.disk_pool()),
+      identities_(config_.proxy.azure, config_.proxy.identities,
+                  {.http = http_,
+                   .clock = clock_,
+                   .tasks = tasks_,
+                   .random = random_,
+                   .files = files_,
+                   .programs = programs_,
+                   .limits = http_limits()}),
       registries_(
           config_.proxy.registries,
           [this](const std::string& name, const proxy::RegistrySettings& settings,
@@ -89,18 +93,25 @@ proxy::HttpLimits Service::http_limits() const {
           .stall = config_.proxy.limits.upstream_stall};
 }
 
-std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
-                                                        const proxy::RegistrySettings& settings,
-                                                        const std::string& identity) {
+proxy::auth::Place Service::place(const std::string& name,
+                                  const proxy::RegistrySettings& settings) const {
   const std::string text =
       settings.upstream.empty() ? "https://" + name : settings.upstream.front();
   // Docker Hub's registry has another host than its name.
-  proxy::Url base = value_or_throw(
+  const proxy::Url base = value_or_throw(
       proxy::Url::parse(text == "https://docker.io" ? "https://registry-1.docker.io" : text));
-  const auto kind = config_.proxy.identities.find(identity);
-  auto authorizer = identities_.make_authorizer(
-      base.origin(), settings.ca_file,
-      kind == config_.proxy.identities.end() ? proxy::IdentitySettings() : kind->second);
+  return {.name = name,
+          .upstream = base.origin(),
+          .ca_file = settings.ca_file,
+          .token_hosts = settings.token_hosts};
+}
+
+std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
+                                                        const proxy::RegistrySettings& settings,
+                                                        const std::string& identity) {
+  const proxy::auth::Place where = place(name, settings);
+  auto authorizer = identities_.make_authorizer(where, identity);
+  proxy::Url base = value_or_throw(proxy::Url::parse(where.upstream.to_string()));
   proxy::RedirectPolicy redirects{.registry = base.origin(),
                                   .data_hosts = settings.data_hosts,
                                   .acr_suffixes = config_.proxy.azure.acr_suffixes};
@@ -177,6 +188,7 @@ void Service::reload(std::expected<Config, Faults> config) {
   config_.cache.min_free = config->cache.min_free;
   config_.drain_timeout = config->drain_timeout;
   config_.log.level = config->log.level;
+  identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);

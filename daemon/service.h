@@ -51,6 +51,7 @@ class Service {
   asio::awaitable<void> drain();
   asio::awaitable<void> close();
   asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
+  proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings) const;
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& settings,
                                                  const std::string& identity);
@@ -64,6 +65,8 @@ class Service {
   TaskGroup tasks_;
   cache::Store store_;
   proxy::CurlLoop http_;
+  proxy::auth::PosixFiles files_;
+  proxy::auth::PosixPrograms programs_;
   proxy::auth::Identities identities_;
   proxy::Registries registries_;
   proxy::Fills fills_;

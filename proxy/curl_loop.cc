@@ -2,6 +2,8 @@
 
 #include <curl/curl.h>
 #include <openssl/crypto.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -91,6 +93,8 @@ class CurlLoop::Transfer final : public HttpResponse {
  private:
   static std::size_t on_header(char* data, std::size_t, std::size_t size, void* self);
   static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self);
+  static CURLcode on_ssl_context(CURL*, void* context, void* self);
+  static int on_certificate(X509_STORE_CTX* chain, void* self);
   [[noreturn]] void throw_ended();
   std::string where() const { return request_.url.origin().to_string(); }
 
@@ -98,6 +102,7 @@ class CurlLoop::Transfer final : public HttpResponse {
   HttpRequest request_;
   CURL* easy_ = nullptr;
   Fields fields_;
+  Fields connect_to_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   bool added_ = false;
 
@@ -261,6 +266,25 @@ CurlLoop::Transfer::Transfer(std::shared_ptr<Impl> impl, HttpRequest request)
     set(easy_, CURLOPT_CAINFO,
         request_.ca_file.empty() ? system_certificates : request_.ca_file.c_str());
     set(easy_, CURLOPT_CAPATH, system_certificate_directory);
+    if (!request_.ca_pem.empty()) {
+      curl_blob pem{
+          .data = request_.ca_pem.data(), .len = request_.ca_pem.size(), .flags = CURL_BLOB_COPY};
+      set(easy_, CURLOPT_CAINFO, static_cast<const char*>(nullptr));
+      set(easy_, CURLOPT_CAPATH, static_cast<const char*>(nullptr));
+      set(easy_, CURLOPT_CAINFO_BLOB, &pem);
+    }
+    if (!request_.certificate_thumbprint.empty()) {
+      set(easy_, CURLOPT_SSL_VERIFYHOST, 0L);  // The one certificate is the proof.
+      set(easy_, CURLOPT_SSL_CTX_FUNCTION, &Transfer::on_ssl_context);
+      set(easy_, CURLOPT_SSL_CTX_DATA, this);
+      // A connection that was verified in another way is not for this, nor this one for others.
+      set(easy_, CURLOPT_FRESH_CONNECT, 1L);
+      set(easy_, CURLOPT_FORBID_REUSE, 1L);
+    }
+  }
+  if (!request_.connect_to.empty()) {
+    append(connect_to_, "::" + request_.connect_to);
+    set(easy_, CURLOPT_CONNECT_TO, connect_to_.get());
   }
   if (request_.method == "HEAD") {
     set(easy_, CURLOPT_NOBODY, 1L);
@@ -360,6 +384,28 @@ std::size_t CurlLoop::Transfer::on_body(char* data, std::size_t, std::size_t siz
   transfer.body_.insert(transfer.body_.end(), data, data + size);
   transfer.wake_.cancel();
   return size;
+}
+
+CURLcode CurlLoop::Transfer::on_ssl_context(CURL*, void* context, void* self) {
+  SSL_CTX_set_cert_verify_callback(static_cast<SSL_CTX*>(context), &Transfer::on_certificate, self);
+  return CURLE_OK;
+}
+
+int CurlLoop::Transfer::on_certificate(X509_STORE_CTX* chain, void* self) {
+  const auto& transfer = *static_cast<Transfer*>(self);
+  std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
+  unsigned size = 0;
+  const X509* certificate = X509_STORE_CTX_get0_cert(chain);
+  if (!certificate || X509_digest(certificate, EVP_sha1(), hash.data(), &size) != 1) return 0;
+  std::string hex;
+  for (unsigned i = 0; i < size; ++i) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    hex += digits[hash[i] >> 4];
+    hex += digits[hash[i] & 0xf];
+  }
+  const bool good = iequals(hex, transfer.request_.certificate_thumbprint);
+  X509_STORE_CTX_set_error(chain, good ? X509_V_OK : X509_V_ERR_CERT_REJECTED);
+  return good ? 1 : 0;
 }
 
 void CurlLoop::Transfer::throw_ended() {

@@ -63,6 +63,10 @@ std::string error_body(std::string_view code, std::string_view message) {
       boost::json::object{{"errors", boost::json::array{std::move(error)}}});
 }
 
+bool tells_of_firewall(std::string_view body) {
+  return body.contains("is not allowed access") || body.contains("not allowed by network rules");
+}
+
 std::string_view reason_phrase(int status) {
   const auto phrase = boost::beast::http::obsolete_reason(
       boost::beast::http::int_to_status(static_cast<unsigned>(status)));

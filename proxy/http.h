@@ -58,9 +58,15 @@ struct HttpLimits {
 struct HttpRequest {
   std::string method = "GET";
   Url url;
-  Headers headers;
-  std::string body;     // with POST; wiped after it is sent, since it may hold a token
-  std::string ca_file;  // trust these certificates besides the system's; empty = the system's only
+  Headers headers = {};
+  std::string body = {};  // with POST; wiped after it is sent, since it may hold a token
+  std::string ca_file =
+      {};  // trust these certificates besides the system's; empty = the system's only
+  std::string ca_pem = {};  // trust these instead of all others; empty = as above
+  // Of the one certificate that is trusted instead of all others, whatever its name: the SHA-1 of
+  // its DER form in hex, as Service Fabric tells it; empty = as above.
+  std::string certificate_thumbprint = {};
+  std::string connect_to = {};  // "host:port" to dial instead of the URL's; empty = the URL's
   HttpLimits limits;
 };
 

@@ -45,7 +45,7 @@ std::string Registry::canonical(const std::string& repository) const {
 }
 
 Upstream& Registry::upstream(const std::string& repository) {
-  const std::string& identity = identity_for(settings_, repository);
+  const std::string& identity = identity_.empty() ? identity_for(settings_, repository) : identity_;
   auto& upstream = upstreams_[identity];
   if (!upstream) upstream = make_upstream_(name_, settings_, identity);
   return *upstream;
@@ -75,9 +75,22 @@ RegistryPtr Registries::find(const std::string& name) {
                         " registries were asked for since start; name those that you use in "
                         "[[registry]] instead of a wildcard");
     }
-    registry = std::make_shared<Registry>(own_name, *settings, make_upstream_);
+    const auto other = identities_.find(own_name);
+    registry =
+        std::make_shared<Registry>(own_name, *settings, make_upstream_,
+                                   other == identities_.end() ? std::string() : other->second);
   }
   return registry;
+}
+
+void Registries::use_identity(const std::string& name, const std::string& identity) {
+  const std::string own_name = find(name)->name();
+  if (identity.empty()) {
+    identities_.erase(own_name);
+  } else {
+    identities_[own_name] = identity;
+  }
+  registries_.erase(own_name);  // Requests under way hold theirs and end as they began.
 }
 
 void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {

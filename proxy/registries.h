@@ -31,10 +31,13 @@ class Registry {
   using MakeUpstream = std::function<std::unique_ptr<Upstream>(
       const std::string& name, const RegistrySettings& settings, const std::string& identity)>;
 
-  Registry(std::string name, RegistrySettings settings, MakeUpstream make_upstream)
+  // `identity`, if it is not empty, is used for all repositories instead of the configured ones.
+  Registry(std::string name, RegistrySettings settings, MakeUpstream make_upstream,
+           std::string identity = {})
       : name_(std::move(name)),
         settings_(std::move(settings)),
-        make_upstream_(std::move(make_upstream)) {}
+        make_upstream_(std::move(make_upstream)),
+        identity_(std::move(identity)) {}
 
   const std::string& name() const { return name_; }
   const RegistrySettings& settings() const { return settings_; }
@@ -50,6 +53,7 @@ class Registry {
   std::string name_;
   const RegistrySettings settings_;
   MakeUpstream make_upstream_;
+  std::string identity_;
   std::map<std::string, std::unique_ptr<Upstream>> upstreams_;  // by identity
 };
 
@@ -68,6 +72,10 @@ class Registries {
   // `keep` is false (what their identities mean has changed); requests under way end as they began.
   void replace(std::vector<RegistrySettings> configured, bool keep);
 
+  // From now on requests for `name` use `identity` for all its repositories, or, if that is empty,
+  // what is configured. Throws as find().
+  void use_identity(const std::string& name, const std::string& identity);
+
   const std::map<std::string, RegistryPtr>& used() const { return registries_; }
   const std::vector<RegistrySettings>& configured() const { return configured_; }
 
@@ -75,6 +83,7 @@ class Registries {
   std::vector<RegistrySettings> configured_;
   Registry::MakeUpstream make_upstream_;
   std::map<std::string, RegistryPtr> registries_;
+  std::map<std::string, std::string> identities_;  // by registry: see use_identity()
 };
 
 }  // namespace staithe::proxy

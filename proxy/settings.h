@@ -35,7 +35,7 @@ struct RegistrySettings {
   std::vector<std::string> upstream;  // URLs; empty = "https://<name>"
   std::string prefix;                 // put before the repository upstream
   std::string ca_file;
-  std::vector<std::string> data_hosts;  // extra hosts that blob redirects may name; "*.suffix" too
+  std::vector<std::string> data_hosts;   // extra hosts that blob redirects may name; "*.suffix" too
   std::vector<std::string> token_hosts;  // extra hosts that may be sent this registry's password
   bool is_default = false;
   std::size_t max_connections = 16;
@@ -61,24 +61,25 @@ struct IdentitySettings {
   IdentityKind kind = IdentityKind::anonymous;
   // managed-identity
   ManagedIdentitySource source = ManagedIdentitySource::automatic;
-  std::string client_id, object_id, resource_id;  // at most one is set; of the others: client_id
+  std::string client_id = {}, object_id = {},
+              resource_id = {};  // at most one is set; of the others: client_id
   // service-principal and workload-identity
-  std::string tenant_id;
-  std::filesystem::path client_secret_file;  // one of the two
-  std::filesystem::path certificate_file;    // PEM: key and certificate
+  std::string tenant_id = {};
+  std::filesystem::path client_secret_file = {};  // one of the two
+  std::filesystem::path certificate_file = {};    // PEM: key and certificate
   // workload-identity: the assertion's file, or the managed identity (a key into identities) that
   // is the app's federated credential. token: the token's file.
-  std::filesystem::path token_file;
-  std::string federated_identity;
+  std::filesystem::path token_file = {};
+  std::string federated_identity = {};
   // basic
-  std::string username;
-  std::filesystem::path password_file, password2_file;
+  std::string username = {};
+  std::filesystem::path password_file = {}, password2_file = {};
   // helper: "ecr-login" for docker-credential-ecr-login
-  std::string helper;
+  std::string helper = {};
   // docker-config
-  std::filesystem::path file;
+  std::filesystem::path file = {};
   // service-principal and basic: when the secret ends, which only its issuer knows.
-  std::optional<std::chrono::sys_days> secret_expires;
+  std::optional<std::chrono::sys_days> secret_expires = {};
 
   bool operator==(const IdentitySettings&) const = default;
 };
@@ -93,6 +94,10 @@ struct AzureSettings {
   std::string imds_endpoint = "http://169.254.169.254";
   // Registry host suffixes of this cloud and those configured, without a leading dot.
   std::vector<std::string> acr_suffixes = {"azurecr.io", "azurecr.cn", "azurecr.us"};
+  // Azure Arc's agent: where its program and its challenge files are (azure-protocol.md
+  // section 6.6).
+  std::filesystem::path arc_agent = "/opt/azcmagent/bin/himds";
+  std::filesystem::path arc_tokens = "/var/opt/azcmagent/tokens";
   // The variables by which a host of managed identities or of workload identities tells where they
   // are (azure-protocol.md sections 6.5 to 6.7), those of them that are set: IDENTITY_ENDPOINT,
   // IDENTITY_HEADER, IDENTITY_SERVER_THUMBPRINT, IMDS_ENDPOINT, MSI_ENDPOINT, MSI_SECRET,

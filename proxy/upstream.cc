@@ -6,6 +6,7 @@
 
 #include "cache/escape.h"
 #include "cache/log.h"
+#include "proxy/errors.h"
 
 namespace staithe::proxy {
 
@@ -121,8 +122,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
     failed = failure.error();
   }
   if (failed->code == Errc::unreachable || failed->code == Errc::upstream_failed ||
-      failed->code == Errc::firewall ||
-      failed->code == Errc::upstream_nonsense)
+      failed->code == Errc::firewall || failed->code == Errc::upstream_nonsense)
     health_ = Health::unreachable;
   if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
       failed->code == Errc::identity_missing)
@@ -237,14 +237,19 @@ asio::awaitable<Error> error_of(HttpResponse& response, std::string asked, Errc 
   } catch (const Failure&) {
     // The status says enough.
   }
-  const Errc code = status == 404                    ? absent
-                    : status == 401                  ? Errc::unauthorized
-                    : status == 403                  ? Errc::denied
-                    : status == 429                  ? Errc::throttled
-                    : status >= 500 && status <= 599 ? Errc::upstream_failed
-                                                     : Errc::upstream_nonsense;
+  const Errc code = status == 404                              ? absent
+                    : status == 401                            ? Errc::unauthorized
+                    : status == 403 && tells_of_firewall(body) ? Errc::firewall
+                    : status == 403                            ? Errc::denied
+                    : status == 429                            ? Errc::throttled
+                    : status >= 500 && status <= 599           ? Errc::upstream_failed
+                                                               : Errc::upstream_nonsense;
   std::string detail = "upstream answered " + std::to_string(status) + " for " + asked;
   if (const std::string words = said(body); !words.empty()) detail += " (" + words + ")";
+  if (code == Errc::firewall)
+    detail +=
+        ": the registry's network rules keep this machine out; let it through (public access, "
+        "firewall, private endpoint)";
   if (code == Errc::unauthorized || code == Errc::denied)
     detail +=
         ": this machine's identity may not read it, or a firewall is in the way; give the "

@@ -16,6 +16,11 @@ using namespace std::chrono_literals;
 // the platform would only hand the same one out again.
 constexpr std::chrono::minutes worth_replacing = 5min;
 
+// By this name its refresh tokens say who has issued them.
+constexpr std::string_view acr_issuer = "Azure Container Registry";
+// How soon a token from a file or a sign-in is looked at again, for a newer one.
+constexpr std::chrono::seconds given_rest = 30s;
+
 constexpr std::string_view network_remedy =
     "Let this machine through the registry's network rules (public access, firewall, private "
     "endpoint); the tokens are kept";
@@ -67,19 +72,55 @@ std::string actions_in_words(const std::optional<std::vector<Access>>& access) {
 
 }  // namespace
 
-AcrExchange::AcrExchange(Environment environment, AcrRegistry registry,
-                         std::shared_ptr<TokenKeeper> entra)
-    : environment_(environment), registry_(std::move(registry)), entra_(std::move(entra)) {}
+bool is_acr_refresh_token(std::string_view token) {
+  const Result<Claims> claims = read_jwt(token);
+  return claims && claims->issuer == acr_issuer;
+}
+
+AcrExchange::AcrExchange(Environment environment, AcrRegistry registry, AcrIdentity identity,
+                         std::vector<std::string> suffixes)
+    : environment_(environment),
+      registry_(std::move(registry)),
+      identity_(std::move(identity)),
+      suffixes_(std::move(suffixes)) {}
+
+std::optional<Token> AcrExchange::as_refresh_token(const Token& given,
+                                                   const std::string& step) const {
+  const Result<Claims> claims = read_jwt(given.secret.reveal());
+  if (!claims || claims->issuer != acr_issuer) return std::nullopt;
+  // Global and regional names are one registry; a token of another goes nowhere.
+  const auto here = parse_acr_host(registry_.origin.host, suffixes_);
+  const bool ours = std::ranges::any_of(claims->audience, [&](const std::string& audience) {
+    if (audience == registry_.origin.host || audience == registry_.origin.authority()) return true;
+    const auto there = parse_acr_host(audience, suffixes_);
+    return here && there && here->name == there->name && here->suffix == there->suffix;
+  });
+  if (!ours)
+    throw Failure(Errc::unauthorized,
+                  step + ": the token that was given is a refresh token of " +
+                      (claims->audience.empty() ? std::string("no registry")
+                                                : printable(claims->audience.front(), 100)) +
+                      ". " + identity_.remedy);
+  Life life = given.life;
+  life.refresh_in = given_rest;
+  return Token{.secret = Secret(given.secret.reveal()), .life = life, .scope = {}};
+}
 
 asio::awaitable<Token> AcrExchange::fetch() {
   const std::string step =
       "exchanging the Entra token for a refresh token at " + registry_.origin.authority();
+  const std::shared_ptr<TokenKeeper> keeper = identity_.entra;
+  std::shared_ptr<const Token> entra = co_await keeper->get();
+  if (identity_.given) {
+    if (std::optional<Token> refresh = as_refresh_token(*entra, step))
+      co_return std::move(*refresh);
+  }
   const std::string service = co_await service_of(registry_);
-  std::shared_ptr<const Token> entra = co_await entra_->get();
   for (bool replaced = false;; replaced = true) {
     Form form;
     form.add("grant_type", "access_token");
     form.add("service", service);
+    if (!identity_.tenant.empty()) form.add("tenant", identity_.tenant);
     form.add("access_token", entra->secret.reveal());
     const Answer answer = co_await registry_.server->post(at(registry_.origin, "/oauth2/exchange"),
                                                           std::move(form), step);
@@ -96,18 +137,14 @@ asio::awaitable<Token> AcrExchange::fetch() {
     if (answer.status == 401 && !replaced &&
         environment_.clock.now() - entra->life.since >= worth_replacing) {
       try {
-        other = co_await entra_->get_other_than(entra);
+        other = co_await keeper->get_other_than(entra);
       } catch (const Failure&) {
         // What the registry said is the news; the Entra token itself has not ended.
         other = nullptr;
       }
     }
     if (!other) {
-      refuse(answer, step,
-             "Give the identity the role AcrPull on this registry (Container Registry Repository "
-             "Reader where it uses ABAC), wait up to 10 minutes, and check that the registry "
-             "accepts tokens for azure.audience",
-             {entra->secret.reveal()});
+      refuse(answer, step, identity_.remedy, {entra->secret.reveal()});
     }
     entra = std::move(other);
   }
@@ -162,7 +199,7 @@ asio::awaitable<Token> AcrAccess::fetch() {
 std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const Origin& registry,
                                                 const std::string& ca_file,
                                                 const std::vector<std::string>& suffixes,
-                                                std::shared_ptr<TokenKeeper> entra) {
+                                                AcrIdentity identity) {
   const std::string name = registry.authority();
   const RealmRule rule = [registry, suffixes](std::string_view realm) {
     return check_acr_realm(registry, realm, suffixes);
@@ -175,16 +212,27 @@ std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const O
       .server = std::make_shared<TokenServer>(environment, ca_file)};
   auto refresh = std::make_shared<TokenKeeper>(
       "refresh token of " + name, Kind::refresh,
-      std::make_unique<AcrExchange>(environment, shared, entra), environment);
+      std::make_unique<AcrExchange>(environment, shared, identity, suffixes), environment);
   auto access = std::make_shared<ScopedTokens>(
       name,
       [shared, refresh](const std::string& repository) {
         return std::make_unique<AcrAccess>(shared, refresh, repository);
       },
       environment);
+  std::vector<std::shared_ptr<TokenKeeper>> behind;
+  // What a person has given is shown among the endings, as what it is.
+  if (!identity.given) behind.push_back(identity.entra);
+  behind.push_back(refresh);
   return std::make_unique<BearerAuthorizer>(
-      environment, registry, rule, shared.demand, std::move(access),
-      std::vector<std::shared_ptr<TokenKeeper>>{std::move(entra), std::move(refresh)});
+      environment, BearerAuthorizer::Parts{.registry = registry,
+                                           .rule = rule,
+                                           .demand = shared.demand,
+                                           .access = std::move(access),
+                                           .behind = std::move(behind),
+                                           .refresh = refresh,
+                                           .passwords = nullptr,
+                                           .endings = std::move(identity.endings),
+                                           .renewable = !identity.given});
 }
 
 }  // namespace staithe::proxy::auth

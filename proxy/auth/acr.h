@@ -29,16 +29,32 @@ struct AcrRegistry {
   std::shared_ptr<TokenServer> server;
 };
 
+// Who asks, by an Entra token.
+struct AcrIdentity {
+  // May be shared with other registries. Of a token that a person has given (a file, a sign-in) it
+  // may keep a refresh token of this registry instead, which is then used as it is.
+  std::shared_ptr<TokenKeeper> entra;
+  std::string tenant;  // sent with the exchange; empty = not known
+  std::string remedy;  // what to do when the registry does not accept the token
+  bool given = false;  // by a person: it ends, and cannot be renewed from here
+  Endings endings = {};
+};
+
 // Refresh tokens, each for the Entra token of the moment.
 class AcrExchange final : public TokenSource {
  public:
-  AcrExchange(Environment environment, AcrRegistry registry, std::shared_ptr<TokenKeeper> entra);
+  AcrExchange(Environment environment, AcrRegistry registry, AcrIdentity identity,
+              std::vector<std::string> suffixes);
   asio::awaitable<Token> fetch() override;
 
  private:
+  // `given`, if it is a refresh token of this registry; nullopt if it is not a refresh token.
+  std::optional<Token> as_refresh_token(const Token& given, const std::string& step) const;
+
   Environment environment_;
   AcrRegistry registry_;
-  std::shared_ptr<TokenKeeper> entra_;
+  AcrIdentity identity_;
+  std::vector<std::string> suffixes_;
 };
 
 // Access tokens for pulling from one repository. Fails with denied if the token that comes grants
@@ -55,10 +71,14 @@ class AcrAccess final : public TokenSource {
   std::string repository_;
 };
 
-// `registry` has passed check_acr_origin(). `entra` may be shared with other registries.
+// Is this the text of a refresh token by an Azure Container Registry? Its issuer says so
+// (azure-protocol.md section 6.8).
+bool is_acr_refresh_token(std::string_view token);
+
+// `registry` has passed check_acr_origin().
 std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const Origin& registry,
                                                 const std::string& ca_file,
                                                 const std::vector<std::string>& suffixes,
-                                                std::shared_ptr<TokenKeeper> entra);
+                                                AcrIdentity identity);
 
 }  // namespace staithe::proxy::auth

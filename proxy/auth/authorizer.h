@@ -6,6 +6,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,6 +35,8 @@ struct Ending {
 
   bool is_near() const { return expires_in < warns_ahead; }
 };
+
+using Endings = std::function<std::vector<Ending>()>;
 
 // What a program that talks to the registry itself is given, for Basic authentication or
 // `docker login`.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proxy/auth/challenge.h"
+#include "proxy/auth/generic_token.h"
 
 namespace staithe::proxy::auth {
 namespace {
@@ -19,33 +20,38 @@ bool is_insufficient_scope(const Headers& response) {
 
 }  // namespace
 
-BearerAuthorizer::BearerAuthorizer(Environment environment, Origin registry, RealmRule rule,
-                                   std::shared_ptr<Keeper<Demand>> demand,
-                                   std::shared_ptr<ScopedTokens> access,
-                                   std::vector<std::shared_ptr<TokenKeeper>> behind)
-    : environment_(environment),
-      registry_(std::move(registry)),
-      rule_(std::move(rule)),
-      demand_(std::move(demand)),
-      access_(std::move(access)),
-      behind_(std::move(behind)) {}
-
 asio::awaitable<Authorization> BearerAuthorizer::for_pull(std::string repository) {
-  const std::shared_ptr<ScopedTokens> access = access_;
-  const std::string registry = registry_.authority();
-  const std::shared_ptr<const Demand> demand = co_await demand_->get();
+  const Parts parts = parts_;  // Whoever waits here may outlive this object.
+  const std::shared_ptr<Basic> basic = basic_;
+  const std::shared_ptr<const Demand> demand = co_await parts.demand->get();
   switch (demand->kind) {
     case Demand::Kind::nothing:
       co_return nullptr;
-    case Demand::Kind::basic:
-      throw Failure(Errc::unauthorized,
-                    registry +
-                        " asks for a user name and password (Basic) and gives no tokens: "
-                        "configure an identity of kind \"basic\" for it");
+    case Demand::Kind::basic: {
+      const std::string registry = parts.registry.authority();
+      if (!parts.passwords) {
+        throw Failure(Errc::unauthorized,
+                      registry +
+                          " asks for a user name and password (Basic) and gives no tokens: "
+                          "configure an identity of kind \"basic\", \"helper\" or "
+                          "\"docker-config\" for it");
+      }
+      Passwords::Pick pick = co_await parts.passwords->get();
+      if (pick.password->identity_token)
+        throw Failure(Errc::unauthorized, registry +
+                                              " asks for a user name and password (Basic), and "
+                                              "the identity holds an identity token: log in "
+                                              "with a password");
+      if (pick.password != basic->pick.password) {
+        basic->header = std::make_shared<const Secret>(basic_authorization(*pick.password));
+        basic->pick = std::move(pick);
+      }
+      co_return basic->header;
+    }
     case Demand::Kind::bearer:
       break;
   }
-  const std::shared_ptr<TokenKeeper> keeper = access->at(repository);
+  const std::shared_ptr<TokenKeeper> keeper = parts.access->at(repository);
   const std::shared_ptr<const Token> token = co_await keeper->get();
   co_return Authorization(token, &token->secret);
 }
@@ -55,40 +61,110 @@ bool BearerAuthorizer::refused(const std::string& repository, const Authorizatio
   if (learns_from(response)) return true;
   if (!used) {
     // Sent before we knew better: another request may have learnt it meanwhile.
-    const std::shared_ptr<const Demand> demand = demand_->current();
-    return demand && demand->kind == Demand::Kind::bearer;
+    const std::shared_ptr<const Demand> demand = parts_.demand->current();
+    return demand && demand->kind != Demand::Kind::nothing;
   }
-  TokenKeeper* keeper = access_->find(repository);
+  if (used->reveal().starts_with("Basic ")) {
+    if (used != basic_->header) return true;
+    parts_.passwords->refused(basic_->pick);
+    *basic_ = Basic();
+    return true;  // The next one, a changed one, or the sentence that there is none.
+  }
+  TokenKeeper* keeper = parts_.access->find(repository);
   const std::shared_ptr<const Token> current = keeper ? keeper->current() : nullptr;
   if (!current || &current->secret != used.get()) return true;
   if (is_insufficient_scope(response)) return false;
   return keeper->discard(current.get());
 }
 
+bool BearerAuthorizer::forbidden(const Authorization& used) {
+  if (!parts_.passwords || !used || used != basic_->header) return false;
+  if (!parts_.passwords->ended(basic_->pick)) return false;
+  *basic_ = Basic();
+  return true;
+}
+
+asio::awaitable<Login> BearerAuthorizer::login() {
+  const Parts parts = parts_;
+  const Clock& clock = environment_.clock;
+  if (parts.refresh) {
+    const std::shared_ptr<const Token> token = co_await parts.refresh->get();
+    co_return Login{.username = std::string(null_guid),
+                    .secret = std::shared_ptr<const Secret>(token, &token->secret),
+                    .identity_token = false,
+                    .renewable = parts.renewable,
+                    .expires_in = std::max(
+                        std::chrono::floor<std::chrono::seconds>(token->life.end() - clock.now()),
+                        std::chrono::seconds(0))};
+  }
+  if (parts.passwords) {
+    const Passwords::Pick pick = co_await parts.passwords->get();
+    co_return Login{.username = pick.password->username,
+                    .secret = std::shared_ptr<const Secret>(pick.password, &pick.password->secret),
+                    .identity_token = pick.password->identity_token,
+                    .renewable = parts.passwords->renewable(),
+                    .expires_in = std::nullopt};
+  }
+  throw Failure(Errc::not_found,
+                parts.registry.authority() + " is used anonymously: there is no login for it");
+}
+
+std::string BearerAuthorizer::login_name() const {
+  if (parts_.refresh) return std::string(null_guid);
+  return parts_.passwords ? parts_.passwords->username() : std::string();
+}
+
+asio::awaitable<void> BearerAuthorizer::renew() {
+  const Parts parts = parts_;
+  if (parts.passwords) {
+    co_await parts.passwords->renew();
+    // Access tokens are made with the password: the next pull shows whether the new one is good.
+    parts.access->clear();
+  }
+  for (const auto& keeper : parts.behind) co_await keeper->renew();
+}
+
 bool BearerAuthorizer::learns_from(const Headers& response) {
-  const std::shared_ptr<const Demand> known = demand_->current();
+  const std::shared_ptr<const Demand> known = parts_.demand->current();
   if (!known) return false;
-  Result<Demand> now = read_demand(response, rule_);
+  Result<Demand> now = read_demand(response, parts_.rule);
   if (!now || now->same_as(*known)) return false;
   // Basic after Bearer is how ACR answers wrong credentials, not what it demands.
   if (now->kind == Demand::Kind::basic && known->kind == Demand::Kind::bearer) return false;
-  if (!demand_->discard(known.get())) return false;  // It changes its mind all the time.
+  if (!parts_.demand->discard(known.get())) return false;  // It changes its mind all the time.
   now->life = Life{.since = environment_.clock.now(),
                    .wall_since = environment_.clock.wall(),
                    .lasts = demand_life,
                    .refresh_in = {}};
-  demand_->keep(std::move(*now));
-  access_->clear();
+  parts_.demand->keep(std::move(*now));
+  parts_.access->clear();
   return true;
 }
 
 std::vector<TokenStatus> BearerAuthorizer::tokens() const {
   std::vector<TokenStatus> tokens;
-  for (const auto& keeper : behind_) {
-    if (auto status = keeper->status()) tokens.push_back(std::move(*status));
+  for (const auto& keeper : parts_.behind) {
+    if (auto status = keeper->status()) {
+      if (!parts_.renewable) status->renews_in.reset();
+      tokens.push_back(std::move(*status));
+    }
   }
-  access_->append_status(tokens);
+  parts_.access->append_status(tokens);
   return tokens;
+}
+
+std::vector<Ending> BearerAuthorizer::endings() const {
+  return parts_.endings ? parts_.endings() : std::vector<Ending>();
+}
+
+std::optional<Error> BearerAuthorizer::last_error() const {
+  for (const auto& keeper : parts_.behind) {
+    if (keeper->last_error()) return keeper->last_error();
+  }
+  if (parts_.passwords) {
+    if (auto error = parts_.passwords->last_error()) return error;
+  }
+  return parts_.demand->last_error();
 }
 
 std::string pull_scope(std::string_view repository) {

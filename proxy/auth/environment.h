@@ -4,6 +4,8 @@
 #include "cache/clock.h"
 #include "cache/random.h"
 #include "cache/task_group.h"
+#include "proxy/auth/files.h"
+#include "proxy/auth/programs.h"
 #include "proxy/http.h"
 
 namespace staithe::proxy::auth {
@@ -14,6 +16,8 @@ struct Environment {
   Clock& clock;
   TaskGroup& tasks;  // renewals and fetches run here; cancel and join it at the end
   Random& random;
+  Files& files;
+  Programs& programs;
   HttpLimits limits;
 };
 

@@ -1,14 +1,20 @@
 #include "proxy/auth/generic_token.h"
 
+#include <optional>
+
 #include "cache/escape.h"
+#include "proxy/auth/base64.h"
 #include "proxy/auth/bearer.h"
 #include "proxy/auth/json.h"
 #include "proxy/auth/jwt.h"
-#include "proxy/auth/scoped_tokens.h"
+#include "proxy/auth/token_call.h"
 #include "proxy/auth/trust.h"
 
 namespace staithe::proxy::auth {
 namespace {
+
+// How the token server may know us in its log (distribution spec: client_id is required).
+constexpr std::string_view client_id = "staithe";
 
 // realm?service=S&scope=A; a realm may have a query of its own.
 Url token_url(const Demand& demand, std::string_view scope) {
@@ -19,31 +25,100 @@ Url token_url(const Demand& demand, std::string_view scope) {
   return demand.realm.with_target(std::move(target));
 }
 
+std::unique_ptr<Authorizer> make_authorizer(Environment environment, const Origin& registry,
+                                            const std::string& ca_file, RealmRule rule,
+                                            std::shared_ptr<Passwords> passwords, Endings endings) {
+  const std::string name = registry.authority();
+  auto demand = std::make_shared<Keeper<Demand>>(
+      "challenge of " + name, Kind::demand,
+      std::make_unique<DemandSource>(environment, registry, ca_file, rule), environment);
+  auto server = std::make_shared<TokenServer>(environment, ca_file);
+  auto access = std::make_shared<ScopedTokens>(
+      name,
+      [registry, demand, server, passwords](const std::string& repository) {
+        return std::make_unique<GenericTokenSource>(registry, demand, server, passwords,
+                                                    repository);
+      },
+      environment);
+  return std::make_unique<BearerAuthorizer>(
+      environment, BearerAuthorizer::Parts{.registry = registry,
+                                           .rule = std::move(rule),
+                                           .demand = std::move(demand),
+                                           .access = std::move(access),
+                                           .behind = {},
+                                           .refresh = nullptr,
+                                           .passwords = std::move(passwords),
+                                           .endings = std::move(endings)});
+}
+
 }  // namespace
 
 GenericTokenSource::GenericTokenSource(Origin registry, std::shared_ptr<Keeper<Demand>> demand,
-                                       std::shared_ptr<TokenServer> server, std::string repository)
+                                       std::shared_ptr<TokenServer> server,
+                                       std::shared_ptr<Passwords> passwords, std::string repository)
     : registry_(std::move(registry)),
       demand_(std::move(demand)),
       server_(std::move(server)),
+      passwords_(std::move(passwords)),
       repository_(std::move(repository)) {}
 
 asio::awaitable<Token> GenericTokenSource::fetch() {
   const std::shared_ptr<const Demand> demand = co_await demand_->get();
-  const std::string step = "getting an anonymous token for " + registry_.authority() + "/" +
-                           printable(repository_) + " from " + demand->realm.printable();
+  const std::string step = std::string("getting ") + (passwords_ ? "a" : "an anonymous") +
+                           " token for " + registry_.authority() + "/" + printable(repository_) +
+                           " from " + demand->realm.printable();
+  const std::string remedy =
+      passwords_ ? "Correct the user name or password of this registry's identity, or give it the "
+                   "right to pull this repository"
+                 : "There is no such repository, or it is not for everyone: then configure an "
+                   "identity for this registry";
   if (demand->kind != Demand::Kind::bearer)
     throw Failure(Errc::upstream_nonsense, step + ": the registry demands none any more");
-  const std::string scope = pull_scope(repository_);
-  const Answer answer = co_await server_->get(token_url(*demand, scope), Headers(), step);
-  if (answer.status != 200) {
-    const bool refused = answer.status == 401 || answer.status == 403;
-    throw_refused(answer, step,
-                  refused
-                      ? "There is no such repository, or it is not for everyone: then configure "
-                        "an identity for this registry"
-                      : "");
+  std::optional<Passwords::Pick> pick;
+  if (passwords_) pick = co_await passwords_->get();
+  for (;;) {  // Ends by itself: every turn uses up a password.
+    const Password* password = pick ? pick->password.get() : nullptr;
+    const Answer answer = co_await ask(*demand, password, step);
+    if (answer.status == 200) co_return read(answer, step, remedy);
+    std::optional<Passwords::Pick> other;
+    if (answer.status == 401 && pick) {
+      passwords_->refused(*pick);
+      try {
+        other = co_await passwords_->get();
+      } catch (const Failure&) {
+        // There is none; what the registry said is the news.
+        other.reset();
+      }
+    }
+    if (!other) {
+      const bool refused = answer.status == 401 || answer.status == 403;
+      std::vector<std::string_view> sent;
+      if (password) sent.push_back(password->secret.reveal());
+      throw_refused(answer, step, refused ? remedy : "", sent);
+    }
+    pick = std::move(other);
   }
+}
+
+asio::awaitable<Answer> GenericTokenSource::ask(const Demand& demand, const Password* password,
+                                                const std::string& step) const {
+  const std::string scope = pull_scope(repository_);
+  if (password && password->identity_token) {
+    Form form;
+    form.add("grant_type", "refresh_token");
+    form.add("service", demand.service);
+    form.add("client_id", client_id);
+    form.add("scope", scope);
+    form.add("refresh_token", password->secret.reveal());
+    co_return co_await server_->post(demand.realm, std::move(form), step);
+  }
+  Headers headers;
+  if (password) headers.add("Authorization", std::string(basic_authorization(*password).reveal()));
+  co_return co_await server_->get(token_url(demand, scope), std::move(headers), step);
+}
+
+Token GenericTokenSource::read(const Answer& answer, const std::string& step,
+                               const std::string& remedy) const {
   const Result<json::value> parsed = parse_json_object(answer.body.reveal());
   if (!parsed) throw Failure(parsed.error().code, step + ": " + parsed.error().detail);
   const json::object& object = parsed->get_object();
@@ -59,36 +134,42 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
     throw Failure(Errc::upstream_nonsense, step + ": the answer holds no token");
   const Result<Claims> claims = read_jwt(text);
   // Only "nothing at all" is sure here: some registries grant under other names than asked.
-  if (claims && claims->access && claims->access->empty()) {
-    throw Failure(Errc::denied,
-                  step +
-                      ": it grants nothing. There is no such repository, or it is "
-                      "not for everyone: then configure an identity for this registry");
-  }
+  if (claims && claims->access && claims->access->empty())
+    throw Failure(Errc::denied, step + ": it grants nothing. " + remedy);
   const Result<Life> life = life_of(answer, text, *expires_in);
   if (!life) throw Failure(life.error().code, step + ": " + life.error().detail);
-  co_return Token{.secret = Secret("Bearer ", text), .life = *life, .scope = scope};
+  return Token{.secret = Secret("Bearer ", text), .life = *life, .scope = pull_scope(repository_)};
 }
 
 std::unique_ptr<Authorizer> make_anonymous_authorizer(Environment environment,
                                                       const Origin& registry,
                                                       const std::string& ca_file) {
-  const std::string name = registry.authority();
-  const RealmRule rule = [registry](std::string_view realm) {
+  RealmRule rule = [registry](std::string_view realm) {
     return check_anonymous_realm(registry, realm);
   };
-  auto demand = std::make_shared<Keeper<Demand>>(
-      "challenge of " + name, Kind::demand,
-      std::make_unique<DemandSource>(environment, registry, ca_file, rule), environment);
-  auto server = std::make_shared<TokenServer>(environment, ca_file);
-  auto access = std::make_shared<ScopedTokens>(
-      name,
-      [registry, demand, server](const std::string& repository) {
-        return std::make_unique<GenericTokenSource>(registry, demand, server, repository);
-      },
-      environment);
-  return std::make_unique<BearerAuthorizer>(environment, registry, rule, demand, std::move(access),
-                                            std::vector<std::shared_ptr<TokenKeeper>>{});
+  return make_authorizer(environment, registry, ca_file, std::move(rule), nullptr, {});
+}
+
+std::unique_ptr<Authorizer> make_password_authorizer(Environment environment,
+                                                     const Origin& registry,
+                                                     const std::string& ca_file, RealmRule rule,
+                                                     std::shared_ptr<Passwords> passwords,
+                                                     Endings endings) {
+  return make_authorizer(environment, registry, ca_file, std::move(rule), std::move(passwords),
+                         std::move(endings));
+}
+
+Secret basic_authorization(const Password& password) {
+  std::string pair;
+  pair.reserve(password.username.size() + 1 + password.secret.size_bytes());
+  pair += password.username;
+  pair += ':';
+  pair += password.secret.reveal();
+  std::string encoded = encode_base64(pair);
+  wipe(pair);
+  Secret value("Basic ", encoded);
+  wipe(encoded);
+  return value;
 }
 
 }  // namespace staithe::proxy::auth

@@ -1,37 +1,57 @@
-// The token flow of the distribution spec, without credentials: Docker Hub, GHCR, quay.io and every
-// registry that lets anyone pull once they hold a token (azure-protocol.md section 8).
+// The token flow of the distribution spec: Docker Hub, GHCR, quay.io, GitLab, Harbor and every
+// registry that gives tokens to anyone, or to who has a password (azure-protocol.md section 8). ACR
+// has it too, for the admin user, repository-scoped tokens and anonymous pulls (section 4.3).
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "proxy/auth/authorizer.h"
 #include "proxy/auth/demand.h"
 #include "proxy/auth/environment.h"
 #include "proxy/auth/keeper.h"
+#include "proxy/auth/password.h"
 #include "proxy/auth/source.h"
 #include "proxy/auth/token_server.h"
 #include "proxy/url.h"
 
 namespace staithe::proxy::auth {
 
-// Access tokens for pulling from one repository, by GET at the challenge's realm. What a user name
-// and password will add is one header of this request, and a stricter rule for the realm.
+// Access tokens for pulling from one repository, at the challenge's realm: by GET, with Basic
+// authentication if there is a password; by POST if that is an identity token.
 class GenericTokenSource final : public TokenSource {
  public:
+  // `passwords` may be null: anonymous.
   GenericTokenSource(Origin registry, std::shared_ptr<Keeper<Demand>> demand,
-                     std::shared_ptr<TokenServer> server, std::string repository);
+                     std::shared_ptr<TokenServer> server, std::shared_ptr<Passwords> passwords,
+                     std::string repository);
   asio::awaitable<Token> fetch() override;
 
  private:
+  asio::awaitable<Answer> ask(const Demand& demand, const Password* password,
+                              const std::string& step) const;
+  Token read(const Answer& answer, const std::string& step, const std::string& remedy) const;
+
   Origin registry_;
   std::shared_ptr<Keeper<Demand>> demand_;
   std::shared_ptr<TokenServer> server_;
+  std::shared_ptr<Passwords> passwords_;
   std::string repository_;
 };
 
 std::unique_ptr<Authorizer> make_anonymous_authorizer(Environment environment,
                                                       const Origin& registry,
                                                       const std::string& ca_file);
+
+// `rule` says which realms may be sent the password (trust.h); `endings` are shown in status.
+std::unique_ptr<Authorizer> make_password_authorizer(Environment environment,
+                                                     const Origin& registry,
+                                                     const std::string& ca_file, RealmRule rule,
+                                                     std::shared_ptr<Passwords> passwords,
+                                                     Endings endings);
+
+// "Basic ..." (RFC 7617).
+Secret basic_authorization(const Password& password);
 
 }  // namespace staithe::proxy::auth

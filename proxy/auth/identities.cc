@@ -1,46 +1,305 @@
 #include "proxy/auth/identities.h"
 
-#include "proxy/auth/acr.h"
+#include <utility>
+
+#include "cache/digest.h"
+#include "cache/escape.h"
 #include "proxy/auth/generic_token.h"
+#include "proxy/auth/given_token.h"
+#include "proxy/auth/identity_hosts.h"
+#include "proxy/auth/password.h"
 #include "proxy/auth/trust.h"
 
 namespace staithe::proxy::auth {
+namespace {
 
-Identities::Identities(AzureSettings azure, Environment environment)
-    : azure_(std::move(azure)), environment_(environment) {
+constexpr std::string_view federation_audience = "api://AzureADTokenExchange";
+constexpr std::chrono::minutes service_account_kept{10};
+constexpr std::size_t max_service_accounts = 256;
+constexpr std::chrono::hours warned_ahead{24 * 30};
+
+constexpr std::string_view role_remedy =
+    "Give the identity the role AcrPull on this registry (Container Registry Repository Reader "
+    "where it uses ABAC), wait up to 10 minutes, and check that the registry accepts tokens for "
+    "azure.audience";
+
+// All that tells one identity from another; no field holds a line feed.
+std::string key_of(const IdentitySettings& identity) {
+  std::string key = to_string(identity.kind);
+  for (const std::string* field :
+       {&identity.client_id, &identity.object_id, &identity.resource_id, &identity.tenant_id,
+        &identity.federated_identity, &identity.client_secret_file.native(),
+        &identity.certificate_file.native(), &identity.token_file.native()})
+    key += '\n' + *field;
+  return key + '\n' + std::to_string(static_cast<int>(identity.source));
+}
+
+void must_be_acr(const Place& place, const std::vector<std::string>& suffixes) {
+  value_or_throw(check_acr_origin(place.upstream, suffixes));
+}
+
+Endings endings_of_secret(const IdentitySettings& identity, Environment environment) {
+  if (!identity.secret_expires) return {};
+  const auto& file =
+      identity.client_secret_file.empty() ? identity.password_file : identity.client_secret_file;
+  return [what = "secret in " + printable(file.native()), end = WallTime(*identity.secret_expires),
+          environment] {
+    return std::vector<Ending>{
+        {.what = what,
+         .expires_in = std::chrono::floor<std::chrono::seconds>(end - environment.clock.wall()),
+         .warns_ahead = warned_ahead}};
+  };
+}
+
+}  // namespace
+
+Identities::Identities(AzureSettings azure, std::map<std::string, IdentitySettings> identities,
+                       Environment environment)
+    : azure_(std::move(azure)), identities_(std::move(identities)), environment_(environment) {
   Result<Url> endpoint = Url::parse(azure_.imds_endpoint);
   if (!endpoint) throw Failure(Errc::config, "azure.imds_endpoint: " + endpoint.error().detail);
   metadata_service_ = std::make_shared<MetadataService>(environment_, std::move(*endpoint));
 }
 
-std::unique_ptr<Authorizer> Identities::make_authorizer(const Origin& upstream,
-                                                        const std::string& ca_file,
-                                                        const IdentitySettings& identity) {
-  switch (identity.kind) {
-    case IdentityKind::anonymous:
-      break;
-    case IdentityKind::managed_identity:
-      if (auto usable = check_acr_origin(upstream, azure_.acr_suffixes); !usable)
-        throw Failure(std::move(usable.error()));
-      return make_acr_authorizer(environment_, upstream, ca_file, azure_.acr_suffixes,
-                                 entra_token(identity));
-  }
-  return make_anonymous_authorizer(environment_, upstream, ca_file);
+void Identities::replace(std::map<std::string, IdentitySettings> identities) {
+  identities_ = std::move(identities);
 }
 
-std::shared_ptr<TokenKeeper> Identities::entra_token(const IdentitySettings& identity) {
-  // At most one of the three is set; the separator occurs in none of them.
-  const std::string selector =
-      identity.client_id + '\n' + identity.object_id + '\n' + identity.resource_id;
-  std::shared_ptr<TokenKeeper>& keeper = entra_tokens_[selector];
+std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
+                                                        const std::string& identity) {
+  if (identity == signed_in) {
+    const auto found = sign_ins_.find(place.name);
+    if (found == sign_ins_.end())
+      throw Failure(Errc::identity_missing, "the sign-in for " + place.name + " has ended");
+    must_be_acr(place, azure_.acr_suffixes);
+    return make_acr(
+        place,
+        {.entra = found->second,
+         .tenant = {},
+         .remedy = "Sign in again: staithe login " + place.name + " --token-stdin",
+         .given = true,
+         .endings = endings_of_given("sign-in for " + place.name, found->second, environment_)});
+  }
+  const auto found = identities_.find(identity);
+  return make_authorizer(place, found == identities_.end() ? IdentitySettings() : found->second);
+}
+
+std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
+                                                        const IdentitySettings& settings) {
+  switch (settings.kind) {
+    case IdentityKind::anonymous:
+      return make_anonymous_authorizer(environment_, place.upstream, place.ca_file);
+    case IdentityKind::basic:
+    case IdentityKind::helper:
+    case IdentityKind::docker_config:
+      return make_password_authorizer_for(place, settings);
+    case IdentityKind::managed_identity:
+    case IdentityKind::service_principal:
+    case IdentityKind::workload_identity:
+    case IdentityKind::token:
+      break;
+  }
+  must_be_acr(place, azure_.acr_suffixes);
+  return make_acr(place, acr_identity(settings));
+}
+
+std::unique_ptr<Authorizer> Identities::make_acr(const Place& place, AcrIdentity identity) {
+  return make_acr_authorizer(environment_, place.upstream, place.ca_file, azure_.acr_suffixes,
+                             std::move(identity));
+}
+
+std::unique_ptr<Authorizer> Identities::make_password_authorizer_for(
+    const Place& place, const IdentitySettings& identity) {
+  value_or_throw(check_password_origin(place.upstream));
+  const std::string name = "the password for " + place.name;
+  std::vector<std::shared_ptr<PasswordKeeper>> candidates;
+  const auto add = [&](std::unique_ptr<PasswordSource> source) {
+    candidates.push_back(
+        std::make_shared<PasswordKeeper>(name, Kind::password, std::move(source), environment_));
+  };
+  bool renewable = true;
+  if (identity.kind == IdentityKind::basic) {
+    renewable = false;
+    add(std::make_unique<PasswordFile>(environment_, identity.username, identity.password_file));
+    if (!identity.password2_file.empty())
+      add(std::make_unique<PasswordFile>(environment_, identity.username, identity.password2_file));
+  } else if (identity.kind == IdentityKind::helper) {
+    add(std::make_unique<PasswordHelper>(environment_, identity.helper, helper_server(place.name)));
+  } else {
+    add(std::make_unique<DockerConfig>(environment_, identity.file, place.name));
+  }
+  RealmRule rule;
+  if (parse_acr_host(place.upstream.host, azure_.acr_suffixes)) {
+    rule = [registry = place.upstream, suffixes = azure_.acr_suffixes](std::string_view realm) {
+      return check_acr_realm(registry, realm, suffixes);
+    };
+  } else {
+    rule = [registry = place.upstream, hosts = place.token_hosts](std::string_view realm) {
+      return check_password_realm(registry, realm, hosts);
+    };
+  }
+  return make_password_authorizer(
+      environment_, place.upstream, place.ca_file, std::move(rule),
+      std::make_shared<Passwords>(name, std::move(candidates), renewable, environment_),
+      endings_of_secret(identity, environment_));
+}
+
+AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
+  AcrIdentity acr{
+      .entra = nullptr, .tenant = identity.tenant_id, .remedy = std::string(role_remedy)};
+  if (identity.kind == IdentityKind::managed_identity) {
+    acr.entra = managed_token(identity, azure_.audience);
+    return acr;
+  }
+  if (identity.kind == IdentityKind::token)
+    return given("token in " + printable(identity.token_file.native()), "the token file",
+                 std::make_unique<TokenFile>(environment_, identity.token_file));
+  std::weak_ptr<ClientProof>& known = proofs_[key_of(identity)];
+  std::shared_ptr<ClientProof> proof = known.lock();
+  if (!proof) {
+    if (!identity.federated_identity.empty()) {
+      const auto managed = identities_.find(identity.federated_identity);
+      if (managed == identities_.end())
+        throw Failure(Errc::config, "there is no identity " + identity.federated_identity);
+      proof =
+          make_federated_proof(managed_token(managed->second, std::string(federation_audience)));
+    } else if (!identity.certificate_file.empty()) {
+      proof = make_certificate_proof(environment_, identity.certificate_file);
+    } else if (!identity.client_secret_file.empty()) {
+      proof = make_secret_proof(environment_, identity.client_secret_file);
+    } else {
+      proof = make_assertion_file_proof(environment_, identity.token_file);
+    }
+    known = proof;
+  }
+  // The proxy of identity bindings is for the pods' own tokens.
+  const bool by_proxy =
+      identity.kind == IdentityKind::workload_identity && identity.federated_identity.empty();
+  acr.entra = application_token(identity, proof, by_proxy);
+  acr.endings = [proof, secret = endings_of_secret(identity, environment_)] {
+    std::vector<Ending> endings;
+    if (const auto ending = proof->ending()) endings.push_back(*ending);
+    if (secret) {
+      for (Ending& ending : secret()) endings.push_back(std::move(ending));
+    }
+    return endings;
+  };
+  return acr;
+}
+
+AcrIdentity Identities::given(std::string what, std::string name,
+                              std::unique_ptr<TokenSource> source) {
+  AcrIdentity acr;
+  acr.entra =
+      std::make_shared<TokenKeeper>(std::move(name), Kind::entra, std::move(source), environment_);
+  acr.remedy =
+      "Fetch a new one (az acr login --name NAME --expose-token), or use an identity "
+      "that renews itself";
+  acr.given = true;
+  acr.endings = endings_of_given(std::move(what), acr.entra, environment_);
+  return acr;
+}
+
+std::shared_ptr<TokenKeeper> Identities::managed_token(const IdentitySettings& identity,
+                                                       const std::string& audience) {
+  std::weak_ptr<TokenKeeper>& known = entra_tokens_[key_of(identity) + '\n' + audience];
+  std::shared_ptr<TokenKeeper> keeper = known.lock();
   if (!keeper) {
     keeper = std::make_shared<TokenKeeper>(
         "Entra token of the managed identity", Kind::entra,
-        std::make_unique<ImdsTokenSource>(environment_, metadata_service_, azure_.audience,
-                                          identity),
+        make_managed_identity_source(environment_, azure_, metadata_service_, audience, identity),
         environment_);
+    known = keeper;
   }
   return keeper;
+}
+
+std::shared_ptr<TokenKeeper> Identities::application_token(const IdentitySettings& identity,
+                                                           std::shared_ptr<ClientProof> proof,
+                                                           bool by_proxy) {
+  std::weak_ptr<TokenKeeper>& known = entra_tokens_[key_of(identity) + '\n' + azure_.audience];
+  std::shared_ptr<TokenKeeper> keeper = known.lock();
+  if (!keeper) {
+    keeper = std::make_shared<TokenKeeper>(
+        "Entra token of the application " + identity.client_id, Kind::entra,
+        std::make_unique<ClientCredentials>(
+            environment_, value_or_throw(token_endpoint(azure_, identity.tenant_id, by_proxy)),
+            identity.client_id, azure_.audience, std::move(proof)),
+        environment_);
+    known = keeper;
+  }
+  return keeper;
+}
+
+asio::awaitable<Login> Identities::service_account_login(Place place, ServiceAccount account) {
+  must_be_acr(place, azure_.acr_suffixes);
+  // Only the very same token is given what it has been given before.
+  cache::Hasher hasher(cache::Algorithm::sha256);
+  const std::string_view text = account.token.reveal();
+  hasher.update(std::span(text.data(), text.size()));
+  const std::string key = place.name + '\n' + account.tenant_id + '\n' + account.client_id + '\n' +
+                          hasher.digest().to_string();
+  std::shared_ptr<Authorizer> authorizer;
+  if (const auto found = service_accounts_.find(key); found != service_accounts_.end()) {
+    authorizer = found->second;
+  } else {
+    if (service_accounts_.size() >= max_service_accounts)
+      throw Failure(Errc::throttled,
+                    "too many service accounts ask for " + place.name + " at once: try again");
+    IdentitySettings settings;
+    settings.kind = IdentityKind::workload_identity;
+    settings.client_id = account.client_id;
+    settings.tenant_id = account.tenant_id;
+    AcrIdentity acr{
+        .entra = nullptr, .tenant = account.tenant_id, .remedy = std::string(role_remedy)};
+    acr.entra = std::make_shared<TokenKeeper>(
+        "Entra token of a service account", Kind::entra,
+        std::make_unique<ClientCredentials>(
+            environment_, value_or_throw(token_endpoint(azure_, account.tenant_id, true)),
+            account.client_id, azure_.audience, make_given_proof(std::move(account.token))),
+        environment_);
+    authorizer = make_acr(place, std::move(acr));
+    service_accounts_.emplace(key, authorizer);
+    environment_.tasks.spawn("forgetting a service account", forget_later(key));
+  }
+  co_return co_await authorizer->login();
+}
+
+asio::awaitable<void> Identities::forget_later(std::string key) {
+  co_await environment_.clock.sleep_for(service_account_kept);
+  service_accounts_.erase(key);
+}
+
+Result<Identities::SignIn> Identities::sign_in(const Place& place, Secret token) {
+  if (const auto usable = check_acr_origin(place.upstream, azure_.acr_suffixes); !usable)
+    return fail(Errc::bad_request, usable.error().detail);
+  const Result<Token> read =
+      read_given_token(token.reveal(), environment_.clock.now(), environment_.clock.wall());
+  if (!read) return fail(Errc::bad_request, "the token is not used: " + read.error().detail);
+  SignIn made{.kind = is_acr_refresh_token(read->secret.reveal()) ? "refresh" : "entra",
+              .expires_in = std::chrono::floor<std::chrono::seconds>(read->life.lasts)};
+  sign_ins_[place.name] = std::make_shared<TokenKeeper>(
+      "the sign-in for " + place.name, Kind::entra,
+      std::make_unique<TokenInMemory>(
+          environment_, std::move(token),
+          "Sign in again: staithe login " + place.name + " --token-stdin"),
+      environment_);
+  return made;
+}
+
+bool Identities::sign_out(const std::string& name) { return sign_ins_.erase(name) > 0; }
+
+std::vector<std::string> Identities::drop_ended_sign_ins() {
+  std::vector<std::string> ended;
+  std::erase_if(sign_ins_, [&](const auto& entry) {
+    const auto& [name, keeper] = entry;
+    // It has been fetched at least once by whoever uses it, and failed for good since.
+    const bool over = !keeper->current() && keeper->last_error() &&
+                      keeper->last_error()->code == Errc::identity_missing;
+    if (over) ended.push_back(name);
+    return over;
+  });
+  return ended;
 }
 
 }  // namespace staithe::proxy::auth

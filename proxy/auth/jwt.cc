@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proxy/auth/base64.h"
 #include "proxy/auth/json.h"
 #include "proxy/auth/secret.h"
 
@@ -13,15 +14,6 @@ constexpr std::size_t max_actions = 32;
 
 std::unexpected<Error> not_a_jwt(std::string_view why) {
   return fail(Errc::upstream_nonsense, "the token is not a JWT: " + std::string(why));
-}
-
-int base64url_value(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  if (c == '-') return 62;
-  if (c == '_') return 63;
-  return -1;
 }
 
 // A list of strings, or one string alone (the two forms of `aud`).
@@ -71,27 +63,6 @@ bool Claims::may_grant(std::string_view repository, std::string_view action) con
              return allowed == action || allowed == "*";
            });
   });
-}
-
-Result<std::string> decode_base64url(std::string_view text) {
-  if (text.size() % 4 == 1) return fail(Errc::upstream_nonsense, "base64url of an odd length");
-  std::string bytes;
-  bytes.reserve(text.size() * 3 / 4);
-  unsigned bits = 0;
-  int have = 0;
-  for (const char c : text) {
-    const int value = base64url_value(c);
-    if (value < 0) return fail(Errc::upstream_nonsense, "a character outside base64url");
-    bits = bits << 6 | static_cast<unsigned>(value);
-    have += 6;
-    if (have >= 8) {
-      have -= 8;
-      bytes += static_cast<char>(bits >> have & 0xff);
-      bits &= (1U << have) - 1;
-    }
-  }
-  if (bits != 0) return fail(Errc::upstream_nonsense, "base64url with left-over bits");
-  return bytes;
 }
 
 Result<Claims> read_jwt(std::string_view token) {

@@ -38,7 +38,4 @@ inline constexpr std::size_t max_jwt_bytes = std::size_t{64} * 1024;
 // many registries' tokens are none. The error never quotes the token.
 Result<Claims> read_jwt(std::string_view token);
 
-// Without padding, without other characters, without left-over bits (RFC 4648 section 5).
-Result<std::string> decode_base64url(std::string_view text);
-
 }  // namespace staithe::proxy::auth

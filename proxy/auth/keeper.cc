@@ -8,6 +8,7 @@
 
 #include "cache/escape.h"
 #include "cache/event.h"
+#include "proxy/auth/password.h"
 
 namespace staithe::proxy::auth {
 namespace {
@@ -93,6 +94,14 @@ asio::awaitable<typename Keeper<T>::Kept> Keeper<T>::get_other_than(Kept used) {
     flight = start(co_await asio::this_coro::executor);
   }
   co_return value_or_throw(co_await ride(flight));
+}
+
+template <class T>
+asio::awaitable<void> Keeper<T>::renew() {
+  const auto self = this->shared_from_this();
+  std::shared_ptr<Flight> flight = flight_;
+  if (!flight) flight = start(co_await asio::this_coro::executor);
+  value_or_throw(co_await ride(flight));
 }
 
 template <class T>
@@ -255,5 +264,6 @@ asio::awaitable<void> Keeper<T>::tend(std::weak_ptr<Keeper> keeper, std::uint64_
 
 template class Keeper<Token>;
 template class Keeper<Demand>;
+template class Keeper<Password>;
 
 }  // namespace staithe::proxy::auth

@@ -52,6 +52,10 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   // Another one than `used`, which somebody has refused. The kept one goes on serving the others.
   asio::awaitable<Kept> get_other_than(Kept used);
 
+  // Fetches a new one, or joins the fetch in flight, however long ago the last one failed; what is
+  // kept goes on serving. Throws Failure with the fetch's error. For an operator's word.
+  asio::awaitable<void> renew();
+
   // `used` was refused: forgets it if it is the kept one. True if a new get() is worth its while;
   // false if it was refused again and again, for then a new one will not help either.
   bool discard(const T* used);

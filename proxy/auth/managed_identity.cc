@@ -27,19 +27,20 @@ constexpr std::chrono::seconds fetch_limit{100};  // no try begins later than th
 // Before the second, third, ... try: at 2, 6, 14, 30 s, and every 16 s from then on.
 std::chrono::seconds wait_before(int tries) { return 1s * (1 << std::min(tries, 4)); }
 
-// Whose token is asked for, in words.
-std::string in_words(const IdentitySettings& identity) {
-  if (!identity.client_id.empty()) return "the identity with client id " + identity.client_id;
-  if (!identity.object_id.empty()) return "the identity with object id " + identity.object_id;
-  if (!identity.resource_id.empty()) return "the identity " + identity.resource_id;
-  return "this machine's identity";
-}
+constexpr SelectorNames selector_names = {
+    .client_id = "client_id", .object_id = "object_id", .resource_id = "msi_res_id"};
 
-std::string selector(const IdentitySettings& identity) {
-  if (!identity.client_id.empty()) return "&client_id=" + percent_encode(identity.client_id);
-  if (!identity.object_id.empty()) return "&object_id=" + percent_encode(identity.object_id);
-  if (!identity.resource_id.empty()) return "&msi_res_id=" + percent_encode(identity.resource_id);
-  return {};
+// "07/12/2026 14:05:00 +00:00" and its older form with AM and PM: how the first generation of
+// these services wrote an end.
+std::optional<std::int64_t> parse_date_text(std::string_view text) {
+  if (text.size() > 40) return std::nullopt;
+  const std::string terminated(text);
+  for (const char* format : {"%m/%d/%Y %H:%M:%S +00:00", "%m/%d/%Y %I:%M:%S %p +00:00"}) {
+    tm parts{};
+    const char* end = ::strptime(terminated.c_str(), format, &parts);
+    if (end && *end == '\0') return ::timegm(&parts);
+  }
+  return std::nullopt;
 }
 
 // Something else than the metadata service has its address (Docker Desktop's proxy, for one).
@@ -60,6 +61,31 @@ bool is_passing(int status) { return status == 404 || status == 429 || status >=
 }
 
 }  // namespace
+
+std::string selector_of(const IdentitySettings& identity, const SelectorNames& names) {
+  const auto pair = [](std::string_view name, const std::string& value) {
+    return "&" + std::string(name) + "=" + percent_encode(value);
+  };
+  if (!identity.client_id.empty()) return pair(names.client_id, identity.client_id);
+  if (!identity.object_id.empty()) return pair(names.object_id, identity.object_id);
+  if (!identity.resource_id.empty()) return pair(names.resource_id, identity.resource_id);
+  return {};
+}
+
+std::string in_words(const IdentitySettings& identity) {
+  if (!identity.client_id.empty()) return "the identity with client id " + identity.client_id;
+  if (!identity.object_id.empty()) return "the identity with object id " + identity.object_id;
+  if (!identity.resource_id.empty()) return "the identity " + identity.resource_id;
+  return "this machine's identity";
+}
+
+std::string remedy_for(const IdentitySettings& identity) {
+  return selector_of(identity, selector_names).empty()
+             ? "Switch the VM's system-assigned identity on (az vm identity assign), or name one "
+               "of its user-assigned identities by client_id; it needs the role AcrPull"
+             : "Assign this identity to the VM (az vm identity assign --identities) and give it "
+               "the role AcrPull, or correct the id in [identity]";
+}
 
 asio::awaitable<Answer> MetadataService::ask(std::string target, std::string step) {
   if (!freed_) freed_.emplace(co_await asio::this_coro::executor);
@@ -85,16 +111,11 @@ ImdsTokenSource::ImdsTokenSource(Environment environment, std::shared_ptr<Metada
     : environment_(environment),
       service_(std::move(service)),
       audience_(std::move(audience)),
-      client_id_(identity.client_id),
-      target_(std::string(path) + percent_encode(audience_) + selector(identity)) {
+      identity_(identity),
+      target_(std::string(path) + percent_encode(audience_) +
+              selector_of(identity, selector_names)) {
   step_ = "getting an Entra token for " + printable(in_words(identity)) +
           " from the metadata service at " + service_->endpoint().origin().to_string();
-  remedy_ =
-      selector(identity).empty()
-          ? "Switch the VM's system-assigned identity on (az vm identity assign), or name one "
-            "of its user-assigned identities by client_id; it needs the role AcrPull"
-          : "Assign this identity to the VM (az vm identity assign --identities) and give it "
-            "the role AcrPull, or correct the id in [identity]";
 }
 
 asio::awaitable<Token> ImdsTokenSource::fetch() {
@@ -116,7 +137,7 @@ asio::awaitable<Token> ImdsTokenSource::fetch() {
                     step_ + ": " + describe(*answer) +
                         ". Another program than the metadata service answers there");
     } else if (answer && answer->status == 200) {
-      Result<Token> token = read(*answer);
+      Result<Token> token = read_managed_token(*answer, audience_, identity_, false);
       if (!token) throw Failure(token.error().code, step_ + ": " + token.error().detail);
       co_return std::move(*token);
     } else if (answer && answer->status == 410) {
@@ -130,7 +151,8 @@ asio::awaitable<Token> ImdsTokenSource::fetch() {
       wait = std::clamp<std::chrono::nanoseconds>(answer->retry_after().value_or(0s), wait,
                                                   longest_wait);
     } else if (answer) {
-      throw Failure(Errc::unauthorized, step_ + ": " + describe(*answer) + ". " + remedy_);
+      throw Failure(answer->status == 400 ? Errc::identity_missing : Errc::unauthorized,
+                    step_ + ": " + describe(*answer) + ". " + remedy_for(identity_));
     } else if (silence->code == Errc::upstream_nonsense) {
       throw Failure(silence->code, silence->detail + ". Another program answers there");
     } else if (++silences == most_silences) {
@@ -149,36 +171,58 @@ asio::awaitable<Token> ImdsTokenSource::fetch() {
   }
 }
 
-Result<Token> ImdsTokenSource::read(const Answer& answer) const {
+Result<Token> read_managed_token(const Answer& answer, const std::string& audience,
+                                 const IdentitySettings& identity, bool must_echo) {
   const Result<json::value> parsed = parse_json_object(answer.body.reveal());
   if (!parsed) return std::unexpected(parsed.error());
   const json::object& object = parsed->get_object();
   const auto text = text_field(object, "access_token");
   const auto type = text_field(object, "token_type");
   const auto client_id = text_field(object, "client_id");
-  for (const auto* field : {&text, &type, &client_id}) {
+  const auto object_id = text_field(object, "object_id");
+  const auto resource_id = text_field(object, "msi_res_id");
+  for (const auto* field : {&text, &type, &client_id, &object_id, &resource_id}) {
     if (!*field) return std::unexpected(field->error());
   }
   const auto expires_in = number_field(object, "expires_in");
-  const auto expires_on = number_field(object, "expires_on");
-  const auto refresh_in = number_field(object, "refresh_in");
-  for (const auto* field : {&expires_in, &expires_on, &refresh_in}) {
-    if (!*field) return std::unexpected(field->error());
+  auto expires_on = number_field(object, "expires_on");
+  if (!expires_on) {
+    if (const auto date = text_field(object, "expires_on"); date && parse_date_text(*date))
+      expires_on = parse_date_text(*date);
   }
+  const auto refresh_in = number_field(object, "refresh_in");
+  if (!expires_in) return std::unexpected(expires_in.error());
+  if (!expires_on) return std::unexpected(expires_on.error());
+  if (!refresh_in) return std::unexpected(refresh_in.error());
   if (!is_token_text(*text))
     return fail(Errc::upstream_nonsense, "the answer's 'access_token' is no token");
   if (!type->empty() && !iequals(*type, "bearer"))
     return fail(Errc::upstream_nonsense, "the answer's 'token_type' is not Bearer");
-  if (!client_id_.empty() && !client_id->empty() && !iequals(*client_id, client_id_)) {
-    return fail(Errc::upstream_nonsense,
-                "the answer is for another identity, with client id " + printable(*client_id, 60));
+  const struct {
+    std::string_view what;
+    const std::string& asked;
+    std::string_view answered;
+  } echoes[] = {{"client id", identity.client_id, *client_id},
+                {"object id", identity.object_id, *object_id},
+                {"resource id", identity.resource_id, *resource_id}};
+  for (const auto& echo : echoes) {
+    if (echo.asked.empty() || iequals(echo.answered, echo.asked)) continue;
+    if (!echo.answered.empty())
+      return fail(Errc::upstream_nonsense, "the answer is for another identity, with " +
+                                               std::string(echo.what) + " " +
+                                               printable(echo.answered, 200));
+    if (must_echo)
+      return fail(Errc::upstream_nonsense,
+                  "the answer does not say which identity it is for: this agent knows only the "
+                  "machine's own; update it, or remove the " +
+                      std::string(echo.what) + " from [identity]");
   }
   Result<Life> life = life_of(answer, *text, *expires_in, *expires_on);
   if (!life) return std::unexpected(std::move(life.error()));
   if (*refresh_in && **refresh_in > 0)
     life->refresh_in =
         std::min(std::chrono::seconds(**refresh_in), std::chrono::seconds(longest_life));
-  return Token{.secret = Secret(*text), .life = *life, .scope = audience_};
+  return Token{.secret = Secret(*text), .life = *life, .scope = audience};
 }
 
 }  // namespace staithe::proxy::auth

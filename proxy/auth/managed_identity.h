@@ -38,6 +38,25 @@ class MetadataService {
   std::optional<Event> freed_;
 };
 
+// How a kind of host spells the three selectors.
+struct SelectorNames {
+  std::string_view client_id, object_id, resource_id;
+};
+// "&client_id=..." for the selector that is set; empty for the system-assigned identity.
+std::string selector_of(const IdentitySettings& identity, const SelectorNames& names);
+
+// "this machine's identity", "the identity with client id ...".
+std::string in_words(const IdentitySettings& identity);
+
+// What to do about an identity that the host does not know.
+std::string remedy_for(const IdentitySettings& identity);
+
+// The token in a 200 of any of the hosts: numbers as text or not, the end as seconds or as a date.
+// `must_echo`: an answer for a user-assigned identity that does not name it is for another one
+// (old Arc agents); otherwise only one that names another.
+Result<Token> read_managed_token(const Answer& answer, const std::string& audience,
+                                 const IdentitySettings& identity, bool must_echo);
+
 // Tokens for `audience` by one managed identity: the system-assigned one, or that of the one
 // selector that `identity` sets.
 //
@@ -45,7 +64,8 @@ class MetadataService {
 //   410                           asks again for 70 s
 //   404, 429, 5xx                 asks 5 times, at 0, 2, 6, 14, 30 s
 //   no answer, three times        gives up, after 6 s: off Azure nobody should wait longer
-//   400, 403, other 4xx           fails with unauthorized: an operator has to act
+//   400                           fails with identity_missing: an operator has to act
+//   403, other 4xx                fails with unauthorized: likewise
 //   403 "unreachable", 200 but    fails with upstream_nonsense: another program answers at the
 //   no JSON, a redirect           service's address
 class ImdsTokenSource final : public TokenSource {
@@ -56,14 +76,12 @@ class ImdsTokenSource final : public TokenSource {
   asio::awaitable<Token> fetch() override;
 
  private:
-  Result<Token> read(const Answer& answer) const;
   Environment environment_;
   std::shared_ptr<MetadataService> service_;
   std::string audience_;
-  std::string client_id_;  // that the answer must echo, if it names one; empty = any
+  IdentitySettings identity_;
   std::string target_;
   std::string step_;
-  std::string remedy_;
 };
 
 }  // namespace staithe::proxy::auth

@@ -9,8 +9,12 @@
 //            is 2 h or more; else 5 min ahead
 //   refresh  50 to 60 % of the life                       end - 5 min
 //   access   75 to 80 % of the life                       end - 30 s
+//   password refresh_in; else half of the life            end
 //   demand   never: a registry's way of asking changes    end
 //            by its own 401
+//
+// A source that watches a file advises soon (refresh_in); of a refresh token that is followed as
+// well.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +26,7 @@
 
 namespace staithe::proxy::auth {
 
-enum class Kind { entra, refresh, access, demand };
+enum class Kind { entra, refresh, access, password, demand };
 
 inline const char* to_string(Kind kind) {
   switch (kind) {
@@ -32,6 +36,8 @@ inline const char* to_string(Kind kind) {
       return "refresh";
     case Kind::access:
       return "access";
+    case Kind::password:
+      return "password";
     case Kind::demand:
       return "demand";
   }
@@ -59,11 +65,12 @@ inline Plan plan(Kind kind, std::chrono::nanoseconds lasts,
     return nanoseconds(static_cast<nanoseconds::rep>(of * static_cast<double>(lasts.count())));
   };
   const auto stop = [&](nanoseconds margin) { return lasts - std::min(margin, lasts / 10); };
+  const bool advised = refresh_in && *refresh_in > 0s && *refresh_in < lasts;
   Plan when{};
   switch (kind) {
     case Kind::entra:
       when.stop_after = stop(60s);
-      if (refresh_in && *refresh_in > 0s && *refresh_in < lasts) {
+      if (advised) {
         when.renew_after = *refresh_in + share(0.02 * chance);
       } else {
         when.renew_after = lasts >= 2h ? lasts / 2 : lasts - std::min<nanoseconds>(5min, lasts / 4);
@@ -73,10 +80,15 @@ inline Plan plan(Kind kind, std::chrono::nanoseconds lasts,
     case Kind::refresh:
       when.stop_after = stop(5min);
       when.renew_after = share(0.5 + 0.1 * chance);
+      if (advised) when.renew_after = std::min(when.renew_after, *refresh_in);
       break;
     case Kind::access:
       when.stop_after = stop(30s);
       when.renew_after = share(0.75 + 0.05 * chance);
+      break;
+    case Kind::password:
+      when.stop_after = lasts;
+      when.renew_after = advised ? *refresh_in : lasts / 2;
       break;
     case Kind::demand:
       return {.renew_after = lasts, .stop_after = lasts};
@@ -103,6 +115,8 @@ inline std::chrono::nanoseconds retry_after(const Error& error, int failures,
     case Errc::unauthorized:
     case Errc::denied:
     case Errc::config:
+    case Errc::identity_missing:
+    case Errc::firewall:
       wait = std::max<nanoseconds>(wait, 40s);
       break;
     case Errc::throttled:

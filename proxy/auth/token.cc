@@ -30,6 +30,12 @@ Result<std::chrono::nanoseconds> remaining_life(const LifeClues& clues) {
   return std::chrono::seconds(*shortest);
 }
 
+std::int64_t remaining_seconds(std::int64_t expires, std::int64_t now) {
+  constexpr std::int64_t latest = 253402300800;  // the year 10000
+  const std::int64_t end = std::clamp<std::int64_t>(expires, 0, latest);
+  return end - std::clamp<std::int64_t>(now, 0, latest);
+}
+
 std::optional<std::int64_t> parse_http_date(std::string_view text) {
   constexpr std::size_t length = std::string_view("Sun, 06 Nov 1994 08:49:37 GMT").size();
   if (text.size() != length || !text.ends_with(" GMT")) return std::nullopt;

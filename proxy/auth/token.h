@@ -51,6 +51,10 @@ inline constexpr std::chrono::seconds unstated_life{60};
 // the token has already ended.
 Result<std::chrono::nanoseconds> remaining_life(const LifeClues& clues);
 
+// `expires` - `now`, both seconds since 1970, for any numbers: dates that are nobody's are now or a
+// day from now.
+std::int64_t remaining_seconds(std::int64_t expires, std::int64_t now);
+
 // Seconds since 1970 of an HTTP date in its one current form (RFC 9110 section 5.6.7).
 std::optional<std::int64_t> parse_http_date(std::string_view text);
 

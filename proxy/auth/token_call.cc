@@ -9,6 +9,7 @@
 #include "proxy/auth/json.h"
 #include "proxy/auth/jwt.h"
 #include "proxy/auth/source.h"
+#include "proxy/errors.h"
 
 namespace staithe::proxy::auth {
 namespace {
@@ -186,7 +187,9 @@ void throw_refused(const Answer& answer, const std::string& step, std::string_vi
     detail += detail.ends_with('.') ? " " : ". ";
     detail += remedy;
   }
-  const Errc code = classify(answer.status);
+  const Errc code = answer.status == 403 && tells_of_firewall(answer.body.reveal())
+                        ? Errc::firewall
+                        : classify(answer.status);
   if (const auto retry = answer.retry_after();
       retry && (answer.status == 429 || answer.status == 503))
     throw Postponed(code, std::move(detail), *retry);

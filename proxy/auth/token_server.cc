@@ -21,19 +21,27 @@ asio::awaitable<Answer> TokenServer::get(Url url, Headers headers, std::string s
   HttpRequest request;
   request.url = std::move(url);
   request.headers = std::move(headers);
+  return get(std::move(request), std::move(step));
+}
+
+asio::awaitable<Answer> TokenServer::get(HttpRequest request, std::string step) {
   return call(std::move(request), Form(), std::move(step));
 }
 
 asio::awaitable<Answer> TokenServer::post(Url url, Form form, std::string step) {
   HttpRequest request;
-  request.method = "POST";
   request.url = std::move(url);
+  return post(std::move(request), std::move(form), std::move(step));
+}
+
+asio::awaitable<Answer> TokenServer::post(HttpRequest request, Form form, std::string step) {
+  request.method = "POST";
   request.headers.add("Content-Type", "application/x-www-form-urlencoded");
   return call(std::move(request), std::move(form), std::move(step));
 }
 
 asio::awaitable<Answer> TokenServer::call(HttpRequest request, Form form, std::string step) {
-  request.ca_file = ca_file_;
+  if (request.ca_file.empty()) request.ca_file = ca_file_;
   request.limits = environment_.limits;
   for (int tries = 1;; ++tries) {
     if (const Instant now = environment_.clock.now(); now < paused_until_) {

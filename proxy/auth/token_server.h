@@ -21,8 +21,11 @@ class TokenServer {
   // GET with these headers. `step` as in ask(); throws as ask(), and Postponed during a pause. Any
   // status is an answer.
   asio::awaitable<Answer> get(Url url, Headers headers, std::string step);
+  asio::awaitable<Answer> get(HttpRequest request, std::string step);
   // POST of the form, which is kept here until the call ends and wiped then.
   asio::awaitable<Answer> post(Url url, Form form, std::string step);
+  // Likewise, with what else the request needs: its header fields and how its peer is reached.
+  asio::awaitable<Answer> post(HttpRequest request, Form form, std::string step);
 
  private:
   asio::awaitable<Answer> call(HttpRequest request, Form form, std::string step);

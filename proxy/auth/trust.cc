@@ -113,6 +113,40 @@ Result<Url> check_acr_realm(const Origin& registry, std::string_view realm,
                 "an Azure token goes to the registry's own origin and nowhere else");
 }
 
+Result<Url> check_password_realm(const Origin& registry, std::string_view realm,
+                                 const std::vector<std::string>& token_hosts) {
+  // Registries whose token server has another name than they: their own documentation says so.
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> known = {
+      {{"registry-1.docker.io", "auth.docker.io"},
+       {"index.docker.io", "auth.docker.io"},
+       {"registry.gitlab.com", "gitlab.com"}}};
+  Result<Url> url = parse_realm(registry, realm);
+  if (!url || url->origin() == registry) return url;
+  const Origin& there = url->origin();
+  if (there.scheme == "https" && there.port == 443) {
+    const bool belongs = registry.port == 443 && std::ranges::any_of(known, [&](const auto& pair) {
+                           return pair.first == registry.host && pair.second == there.host;
+                         });
+    if (belongs) return url;
+  }
+  // A name with its port, or for port 443 alone.
+  const std::string with_port = there.host + ":" + std::to_string(there.port);
+  const bool allowed = std::ranges::any_of(token_hosts, [&](const std::string& host) {
+    const std::string lowered = lower_case(host);
+    return lowered == with_port || (there.port == 443 && lowered == there.host);
+  });
+  if (allowed && there.scheme == "https") return url;
+  return refuse(registry, url->printable(),
+                "a password goes to the registry's own origin only; if that server is the "
+                "registry's, add its host to token_hosts of this [[registry]]");
+}
+
+Result<void> check_password_origin(const Origin& registry) {
+  if (registry.scheme == "https" || reach_of(registry.host) == Reach::loopback) return {};
+  return fail(Errc::config, "a password is not sent over plain http: write https://" +
+                                registry.host + " as upstream, or use no identity for it");
+}
+
 Reach reach_of(std::string_view host) {
   constexpr std::array<std::string_view, 8> internal = {
       "local", "internal", "home.arpa", "lan", "intranet", "corp", "private", "localdomain"};

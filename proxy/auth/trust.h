@@ -55,4 +55,17 @@ Reach reach_of(std::string_view host);
 //     address.
 Result<Url> check_anonymous_realm(const Origin& registry, std::string_view realm);
 
+// The realm of a challenge by a registry that is used with a password or an identity token, which
+// the token server is sent: https (or the registry's own origin, where check_password_origin() let
+// it be plain), and on
+//   - the registry's own origin, or
+//   - the token server that is known to belong to the registry (Docker Hub's, GitLab's), or
+//   - a host of `token_hosts`, on port 443, where the operator says so.
+// Everything else is a way to steal the password (CVE-2026-33540).
+Result<Url> check_password_realm(const Origin& registry, std::string_view realm,
+                                 const std::vector<std::string>& token_hosts);
+
+// May a password be used at this origin? Over https; plain http only for a loopback name.
+Result<void> check_password_origin(const Origin& registry);
+
 }  // namespace staithe::proxy::auth

@@ -75,9 +75,9 @@ class Acr : public testing::Test {
 
   World world;
   FakeAzure azure{world.http, world.clock};
-  Identities identities{AzureSettings{}, world.environment()};
+  Identities identities{AzureSettings{}, {}, world.environment()};
   std::unique_ptr<Authorizer> authorizer =
-      identities.make_authorizer(contoso, "/etc/ca.pem", machine);
+      identities.make_authorizer(at(contoso, "/etc/ca.pem"), machine);
   Authorization last;
 };
 
@@ -135,10 +135,10 @@ TEST_F(Acr, FiveHundredRepositoriesShareTheExchange) {
 TEST_F(Acr, RegistriesShareTheEntraTokenOfOneIdentity) {
   azure.add_registry("fabrikam.azurecr.io");
   const auto second =
-      identities.make_authorizer({"https", "fabrikam.azurecr.io", 443}, "", machine);
+      identities.make_authorizer(at({"https", "fabrikam.azurecr.io", 443}, ""), machine);
   IdentitySettings other = machine;
   other.client_id = "22222222";
-  const auto third = identities.make_authorizer(contoso, "", other);
+  const auto third = identities.make_authorizer(at(contoso, ""), other);
   EXPECT_EQ(status("a"), 200);
   EXPECT_TRUE(world.now(second->for_pull("a")));
   EXPECT_EQ(count("http://169.254.169.254/"), 1U);
@@ -166,7 +166,7 @@ TEST_F(Acr, ARegionalEndpointMayNameTheGlobalOneAndIsAskedItself) {
   const Origin regional{"https", "contoso.westeurope.geo.azurecr.io", 443};
   azure.add_registry(regional.host);
   azure.realm[regional.host] = "https://contoso.azurecr.io/oauth2/token";
-  const auto there = identities.make_authorizer(regional, "", machine);
+  const auto there = identities.make_authorizer(at(regional, ""), machine);
   EXPECT_TRUE(world.now(there->for_pull("app")));
   EXPECT_EQ(count("https://contoso.azurecr.io/"), 0U);
   EXPECT_EQ(count("https://contoso.westeurope.geo.azurecr.io/oauth2/"), 2U);
@@ -213,8 +213,8 @@ TEST_F(Acr, NoRealmMakesItSendAByteOfACredentialElsewhere) {
     FakeAzure cloud(fresh.http, fresh.clock);
     cloud.add_registry(host);
     cloud.realm[host] = std::string(realm);
-    Identities all(AzureSettings{}, fresh.environment());
-    const auto victim = all.make_authorizer(contoso, "", machine);
+    Identities all(AzureSettings{}, {}, fresh.environment());
+    const auto victim = all.make_authorizer(at(contoso, ""), machine);
     const auto outcome = fresh.now(victim->for_pull("app"));
     ASSERT_FALSE(outcome) << realm;
     EXPECT_EQ(outcome.error().code, Errc::upstream_nonsense) << realm;
@@ -235,8 +235,8 @@ TEST_F(Acr, NoRedirectOfATokenCallIsFollowed) {
         if (asked.url != url) return std::nullopt;
         return Reply{.status = status, .headers = {{"Location", "https://fabrikam.azurecr.io/x"}}};
       };
-      Identities all(AzureSettings{}, fresh.environment());
-      const auto victim = all.make_authorizer(contoso, "", machine);
+      Identities all(AzureSettings{}, {}, fresh.environment());
+      const auto victim = all.make_authorizer(at(contoso, ""), machine);
       const auto outcome = fresh.now(victim->for_pull("app"));
       EXPECT_EQ(outcome.error().code, Errc::upstream_nonsense) << url << " " << status;
       EXPECT_EQ(fresh.http.count("https://fabrikam.azurecr.io"), 0U);
@@ -321,7 +321,7 @@ TEST_F(Acr, AnOldEntraTokenThatTheExchangeRefusesIsReplacedOnce) {
   azure.revoke("entra");
   azure.add_registry("fabrikam.azurecr.io");
   const auto second =
-      identities.make_authorizer({"https", "fabrikam.azurecr.io", 443}, "", machine);
+      identities.make_authorizer(at({"https", "fabrikam.azurecr.io", 443}, ""), machine);
   EXPECT_TRUE(world.now(second->for_pull("app")));
   EXPECT_EQ(count("https://fabrikam.azurecr.io/oauth2/exchange"), 2U);
   EXPECT_EQ(count("http://169.254.169.254/"), 2U);
@@ -362,7 +362,7 @@ TEST_F(Acr, AFirewallThatDeniesCostsNoToken) {
           R"({"errors":[{"code":"DENIED","message":"client with IP '203.0.113.7' is not allowed access."}]})",
           403));
   const Error error = error_of("other");
-  EXPECT_EQ(error.code, Errc::denied);
+  EXPECT_EQ(error.code, Errc::firewall);
   EXPECT_EQ(error.detail,
             "getting an access token for contoso.azurecr.io/other: 403 DENIED: client with IP "
             "'203.0.113.7' is not allowed access. Let this machine through the registry's network "
@@ -436,8 +436,8 @@ TEST_F(Acr, AnswersThatMakeNoSenseAreNamed) {
       if (asked.url != row.url) return std::nullopt;
       return row.reply;
     };
-    Identities all(AzureSettings{}, fresh.environment());
-    const auto tested = all.make_authorizer(contoso, "", machine);
+    Identities all(AzureSettings{}, {}, fresh.environment());
+    const auto tested = all.make_authorizer(at(contoso, ""), machine);
     const auto outcome = fresh.now(tested->for_pull("app"));
     if (row.says.empty()) {
       EXPECT_EQ(outcome.value(), nullptr);  // It wants no token; then it gets none.
@@ -464,8 +464,8 @@ TEST_F(Acr, AServerThatEchoesItsTokensGetsThemIntoNoError) {
       reply.headers.emplace_back("X-Ms-Correlation-Request-Id", token);
       return reply;
     };
-    Identities all(AzureSettings{}, fresh.environment());
-    const auto tested = all.make_authorizer(contoso, "", machine);
+    Identities all(AzureSettings{}, {}, fresh.environment());
+    const auto tested = all.make_authorizer(at(contoso, ""), machine);
     const auto outcome = fresh.now(tested->for_pull("app"));
     for (const auto& [token, what] : cloud.tokens()) {
       for (std::size_t at = 0; at + 24 <= token.size(); at += 8)

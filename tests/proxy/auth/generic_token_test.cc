@@ -120,7 +120,7 @@ TEST_F(Anonymous, ARegistryThatWantsAPasswordIsNamed) {
   EXPECT_EQ(outcome.error().code, Errc::unauthorized);
   EXPECT_EQ(outcome.error().detail,
             "registry-1.docker.io asks for a user name and password (Basic) and gives no tokens: "
-            "configure an identity of kind \"basic\" for it");
+            "configure an identity of kind \"basic\", \"helper\" or \"docker-config\" for it");
 }
 
 TEST_F(Anonymous, TokensComeUnderEitherNameAndLastAMinuteUnlessTheySayMore) {

@@ -27,7 +27,7 @@ const IdentitySettings machine = [] {
 
 TEST(Identities, AManagedIdentityIsForAzureAlone) {
   World world;
-  Identities identities(AzureSettings{}, world.environment());
+  Identities identities(AzureSettings{}, {}, world.environment());
   for (const Origin& origin :
        {Origin{"https", "ghcr.io", 443}, Origin{"https", "registry-1.docker.io", 443},
         Origin{"https", "contoso.azurecr.io.evil.example", 443},
@@ -35,7 +35,7 @@ TEST(Identities, AManagedIdentityIsForAzureAlone) {
         Origin{"https", "contoso.westeurope.data.azurecr.io", 443},
         Origin{"https", "127.0.0.1", 5000}, Origin{"http", "contoso.azurecr.io", 80}}) {
     try {
-      (void)identities.make_authorizer(origin, "", machine);
+      (void)identities.make_authorizer(at(origin, ""), machine);
       ADD_FAILURE() << origin.to_string();
     } catch (const Failure& failure) {
       EXPECT_EQ(failure.code(), Errc::config);
@@ -47,10 +47,10 @@ TEST(Identities, AManagedIdentityIsForAzureAlone) {
 
 TEST(Identities, AnyRegistryMayBeUsedAnonymously) {
   World world;
-  Identities identities(AzureSettings{}, world.environment());
+  Identities identities(AzureSettings{}, {}, world.environment());
   for (const Origin& origin : {Origin{"https", "ghcr.io", 443}, Origin{"http", "localhost", 5000},
                                Origin{"https", "contoso.azurecr.io", 443}}) {
-    EXPECT_TRUE(identities.make_authorizer(origin, "", IdentitySettings{}));
+    EXPECT_TRUE(identities.make_authorizer(at(origin, ""), IdentitySettings{}));
   }
 }
 
@@ -60,9 +60,9 @@ TEST(Identities, TheCloudsValuesComeFromTheSettings) {
   azure.audience = "https://management.azure.com/";
   azure.imds_endpoint = "http://127.0.0.1:4000";
   azure.acr_suffixes = {"azurecr.localhost"};
-  Identities identities(azure, world.environment());
-  const auto authorizer =
-      identities.make_authorizer({"https", "contoso.azurecr.localhost", 8443}, "/ca.pem", machine);
+  Identities identities(azure, {}, world.environment());
+  const auto authorizer = identities.make_authorizer(
+      at({"https", "contoso.azurecr.localhost", 8443}, "/ca.pem"), machine);
   world.http.on("https://contoso.azurecr.localhost:8443/v2/", [](const Asked&) {
     return Reply{.status = 401,
                  .headers = {{"WWW-Authenticate",
@@ -81,7 +81,7 @@ TEST(Identities, ABadMetadataEndpointIsAConfigurationError) {
   AzureSettings azure;
   azure.imds_endpoint = "169.254.169.254";
   try {
-    Identities identities(azure, world.environment());
+    Identities identities(azure, {}, world.environment());
     FAIL();
   } catch (const Failure& failure) {
     EXPECT_EQ(failure.code(), Errc::config);
@@ -93,8 +93,9 @@ TEST(Identities, MayGoBeforeTheAuthorizersThatItMade) {
   World world;
   FakeAzure azure(world.http, world.clock);
   azure.add_registry(host);
-  auto identities = std::make_unique<Identities>(AzureSettings{}, world.environment());
-  const auto authorizer = identities->make_authorizer(contoso, "", machine);
+  auto identities = std::make_unique<Identities>(
+      AzureSettings{}, std::map<std::string, IdentitySettings>{}, world.environment());
+  const auto authorizer = identities->make_authorizer(at(contoso, ""), machine);
   identities.reset();
   EXPECT_TRUE(world.now(authorizer->for_pull("a")));
 }
@@ -158,8 +159,8 @@ void live_through(std::uint64_t seed, std::chrono::hours length, bool clocks_jum
   World world(seed);
   FakeAzure azure(world.http, world.clock);
   azure.add_registry(host);
-  Identities identities(AzureSettings{}, world.environment());
-  const auto authorizer = identities.make_authorizer(contoso, "", machine);
+  Identities identities(AzureSettings{}, {}, world.environment());
+  const auto authorizer = identities.make_authorizer(at(contoso, ""), machine);
   Weather weather(seed * 31, world, azure);
   SeededRandom random(seed * 17);
 
@@ -242,8 +243,8 @@ TEST(CredentialsOverTime, AQuietDayCostsOneExchangeForEachRenewalPeriod) {
   World world;
   FakeAzure azure(world.http, world.clock);
   azure.add_registry(host);
-  Identities identities(AzureSettings{}, world.environment());
-  const auto authorizer = identities.make_authorizer(contoso, "", machine);
+  Identities identities(AzureSettings{}, {}, world.environment());
+  const auto authorizer = identities.make_authorizer(at(contoso, ""), machine);
   const auto first = world.call(authorizer->for_pull("app"));
   EXPECT_TRUE(first->value());
   for (int minute = 0; minute < 24 * 60; ++minute) {
@@ -266,8 +267,8 @@ TEST(CredentialsOverTime, WithLivesOfTwentySecondsNoPullWaitsOrSeesA401) {
   FakeAzure azure(world.http, world.clock);
   azure.entra_life = azure.refresh_life = azure.access_life = 20;
   azure.add_registry(host);
-  Identities identities(AzureSettings{}, world.environment());
-  const auto authorizer = identities.make_authorizer(contoso, "", machine);
+  Identities identities(AzureSettings{}, {}, world.environment());
+  const auto authorizer = identities.make_authorizer(at(contoso, ""), machine);
   const auto first = world.call(authorizer->for_pull("app"));
   EXPECT_TRUE(first->value());
   for (int i = 0; i < 900; ++i) {

@@ -1,5 +1,7 @@
 #include "proxy/auth/jwt.h"
 
+#include "proxy/auth/base64.h"
+
 #include <gtest/gtest.h>
 
 #include <string>

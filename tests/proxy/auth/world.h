@@ -18,8 +18,11 @@
 #include "cache/random.h"
 #include "cache/task_group.h"
 #include "proxy/auth/environment.h"
+#include "proxy/auth/identities.h"
 #include "tests/fake/clock.h"
+#include "tests/fake/files.h"
 #include "tests/fake/http.h"
+#include "tests/fake/programs.h"
 
 namespace staithe::proxy::auth {
 
@@ -64,7 +67,13 @@ class World {
   }
 
   Environment environment() {
-    return {.http = http, .clock = clock, .tasks = tasks, .random = random, .limits = {}};
+    return {.http = http,
+            .clock = clock,
+            .tasks = tasks,
+            .random = random,
+            .files = files,
+            .programs = programs,
+            .limits = {}};
   }
 
   // Starts the call and runs until nothing is ready; time stands still.
@@ -98,6 +107,8 @@ class World {
   fake::ManualClock clock;
   fake::FakeHttpClient http;
   SeededRandom random;
+  fake::FakeFiles files;
+  fake::FakePrograms programs;
   std::vector<std::string> reports;  // of the task group: what failed in the background
   TaskGroup tasks;
 
@@ -117,5 +128,14 @@ class World {
   // Kept to the end, because a signal must outlive what was posted when it was emitted.
   std::vector<std::shared_ptr<CallerBase>> callers_;
 };
+
+// A registry whose name is its host.
+inline Place at(Origin upstream, std::string ca_file = {}) {
+  std::string name = upstream.host;
+  return {.name = std::move(name),
+          .upstream = std::move(upstream),
+          .ca_file = std::move(ca_file),
+          .token_hosts = {}};
+}
 
 }  // namespace staithe::proxy::auth
