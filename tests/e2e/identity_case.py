@@ -35,6 +35,8 @@ class IdentityTest(LabTest):
         self.azure = self.lab.azure
         self.addresses = self.lab.azure_addresses
         self.staithed = self.lab.staithed
+        # The Hub's token server, which is not where the Hub is.
+        self.auth_host = self.addresses["auth"].removeprefix("https://")
         # Under which names this test's secrets may come as Basic.
         self.users = [NULL_GUID, APP, "contoso", "ci", "AWS", "me"]
         # Where a test keeps what an operator would: secrets in files.
@@ -65,6 +67,13 @@ class IdentityTest(LabTest):
             {"name": name, "upstream": [upstream], "ca_file": self.addresses["ca_file"],
              "data_hosts": ["store.blob.localhost"], **more}
         )  # fmt: skip
+
+    def renew(self, registry: str = "") -> None:
+        """What is held is fetched anew, and that has worked."""
+        answer = self.staithed.control("POST", "/v1/renew", {"registry": registry})
+        self.assertTrue(answer["renewed"])
+        for one in answer["renewed"]:
+            self.assertTrue(one["ok"], one)
 
     def principal(self, **entry: Any) -> None:
         """The one application there is, in the cloud's only tenant."""

@@ -137,21 +137,25 @@ class Staithed:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return ask(method, self.url + path, sent)
 
-    def control(self, method: str, path: str) -> Any:
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request at the control socket; gives the JSON of its answer."""
-        status, body = self.raw_control(method, path)
+        status, answer = self.raw_control(method, path, body)
         if status != 200:
-            raise RuntimeError(f"{method} {path}: {status} {body.decode()}")
-        return json.loads(body)
+            raise RuntimeError(f"{method} {path}: {status} {answer.decode()}")
+        return json.loads(answer)
 
-    def raw_control(self, method: str, path: str) -> tuple[int, bytes]:
+    def raw_control(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, bytes]:
         """Status and body, whatever they are."""
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(10)
         connection.sock.connect(str(self.socket))
         try:
-            connection.request(method, path)
+            sent = None if body is None else json.dumps(body)
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, sent, headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:

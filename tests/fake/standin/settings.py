@@ -39,20 +39,20 @@ CLOUDS = {
     "sovereign": ("azurecr.sovcloud-azure.fr.localhost", "login.fr.localhost", ARM_AUDIENCE),
 }
 
-SYSTEM_IDENTITY = {
+SYSTEM_IDENTITY: dict[str, Any] = {
     "client_id": "11111111-0000-4000-8000-000000000001",
     "object_id": "11111111-0000-4000-8000-0000000000aa",
     "msi_res_id": "",
     "system": True,
 }
-USER_IDENTITY = {
+USER_IDENTITY: dict[str, Any] = {
     "client_id": "22222222-0000-4000-8000-000000000002",
     "object_id": "22222222-0000-4000-8000-0000000000bb",
     "msi_res_id": "/subscriptions/55555555-0000-4000-8000-000000000005/resourceGroups/g/providers"
     "/Microsoft.ManagedIdentity/userAssignedIdentities/puller",
     "system": False,
 }
-SERVICE_PRINCIPAL = {
+SERVICE_PRINCIPAL: dict[str, Any] = {
     "client_id": "33333333-0000-4000-8000-000000000003",
     "secret": "s3cret~of+the/principal=",
 }

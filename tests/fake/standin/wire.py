@@ -6,6 +6,7 @@ bytes, a RST, a pause in the middle) are done on the socket, so this reads and w
 
 from __future__ import annotations
 
+import base64
 import json
 import mmap
 import os
@@ -246,11 +247,25 @@ _SECRET_FIELDS = (
 
 def _note_secrets(request: Request) -> None:
     """Hashes of what came, so that a test can tell what went where without the log being one."""
+    request.log.form_keys = [name for name, _ in request.form() or []]
+    request.log.secrets = {name: fingerprint(text) for name, text in _secrets(request).items()}
+
+
+def _secrets(request: Request) -> dict[str, str]:
     found = {name: request.header(name) for name in _SECRET_HEADERS}
-    form = request.form() or []
-    found |= {name: value for name, value in form if name in _SECRET_FIELDS}
-    request.log.form_keys = [name for name, _ in form]
-    request.log.secrets = {name: fingerprint(value) for name, value in found.items() if value}
+    found |= {name: value for name, value in request.form() or [] if name in _SECRET_FIELDS}
+    return {name: value for name, value in found.items() if value}
+
+
+def _echo(request: Request) -> bytes:
+    """Everything that the request proves itself by, as it came and as it reads."""
+    quoted = list(_secrets(request).values()) + [value for _, value in request.query]
+    scheme, _, value = (request.header("authorization") or "").partition(" ")
+    if scheme.lower() == "basic":
+        quoted.append(base64.b64decode(value + "==").decode(errors="replace"))
+    text = f"refused: {request.target} {' '.join(quoted)}"
+    error = {"code": "UNAUTHORIZED", "message": text, "detail": text}
+    return json.dumps({"error": "e", "error_description": text, "errors": [error]}).encode()
 
 
 class _Ended(Exception):
@@ -340,6 +355,8 @@ class _Answer:
             return Response(307, [("Location", action["redirect"])])
         if "status" in action:
             headers = list(action.get("headers", {}).items())
+            if action.get("echo"):
+                return Response(action["status"], headers, _echo(self._request))
             return Response(action["status"], headers, action.get("body", "").encode())
         return None
 
