@@ -7,7 +7,6 @@
 
 #include <CLI/CLI.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
 #include <cerrno>
 #include <chrono>
 #include <expected>
@@ -17,6 +16,8 @@
 #include <vector>
 
 #include "cache/escape.h"
+#include "daemon/cli_credentials.h"
+#include "daemon/cli_output.h"
 #include "daemon/cli_status.h"
 #include "daemon/control_client.h"
 #include "daemon/values.h"
@@ -29,24 +30,9 @@ using std::chrono::milliseconds;
 
 constexpr const char* kStatusTarget = "/v1/status";
 constexpr const char* kConfigTarget = "/v1/config";
-constexpr const char* kSystemSocket = "/run/staithe/control.sock";
 constexpr milliseconds kWatchInterval{1000};
 constexpr milliseconds kWatchPatience{3000};
 constexpr milliseconds kVersionPatience{2000};
-
-int report(const CliContext& context, const ControlError& error) {
-  context.err << "staithe: " << error.message << "\n";
-  return error.unreachable ? kExitUnreachable : kExitFailed;
-}
-
-void print_json(const CliContext& context, const json::value& value) {
-  context.out << without_controls(json::serialize(value)) << "\n" << std::flush;
-}
-
-int finish(const CliContext& context) {
-  context.out << std::flush;
-  return context.out ? kExitOk : kExitFailed;
-}
 
 // SIGINT and SIGTERM as something to wait for, as long as it lives.
 class Interrupt {
@@ -207,16 +193,6 @@ std::string unexpected_argument(const CLI::App& app, const CLI::ExtrasError& err
 
 }  // namespace
 
-std::filesystem::path control_socket_of(const Environment& environment) {
-  if (const auto given = environment.get("STAITHE_SOCKET"); !given.empty()) return given;
-  std::filesystem::path own = default_control_socket(environment);
-  std::error_code ignored;
-  if (!std::filesystem::exists(own, ignored) && std::filesystem::exists(kSystemSocket, ignored)) {
-    return kSystemSocket;
-  }
-  return own;
-}
-
 int run_cli(int argc, const char* const* argv, const CliContext& context) {
   CLI::App app("Shows what staithed, the registry cache of this machine, is doing.", "staithe");
   app.set_version_flag("--version", "staithe " STAITHE_VERSION, "Print the version and exit");
@@ -240,6 +216,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   status->add_flag("--watch", watch, "Again every second, until interrupted");
   CLI::App* config = add_command("config", "The configuration that is in force");
   CLI::App* version = add_command("version", "The versions of staithe and staithed");
+  CredentialCommands credentials(app);
 
   try {
     app.parse(argc, argv);
@@ -249,11 +226,16 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   } catch (const CLI::CallForVersion& asked) {
     context.out << asked.what() << "\n";
     return finish(context);
-  } catch (const CLI::ExtrasError& error) {
-    context.err << "staithe: " << unexpected_argument(app, error) << " (see staithe --help)\n";
-    return kExitBadUsage;
   } catch (const CLI::ParseError& error) {
-    context.err << "staithe: " << one_line(error.what()) << " (see staithe --help)\n";
+    if (CredentialCommands::may_hold_secret(argc, argv)) {
+      context.err << "staithe: " << CredentialCommands::why_not_an_argument()
+                  << " (see staithe login --help)\n";
+      return kExitBadUsage;
+    }
+    const auto* extras = dynamic_cast<const CLI::ExtrasError*>(&error);
+    context.err << "staithe: "
+                << (extras ? unexpected_argument(app, *extras) : one_line(error.what()))
+                << " (see staithe --help)\n";
     return kExitBadUsage;
   }
   const std::filesystem::path socket = socket_option.empty()
@@ -264,7 +246,9 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   }
   if (config->parsed()) return show_config(context, socket, as_json);
   if (version->parsed()) return show_version(context, socket, as_json);
-  context.err << "staithe: a command is missing: status, config or version (see staithe --help)\n";
+  if (const auto status_of = credentials.run(context, socket)) return *status_of;
+  context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "
+                 "--help)\n";
   return kExitBadUsage;
 }
 

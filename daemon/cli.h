@@ -2,8 +2,9 @@
 // that do not exist in this version are not listed and are a usage error.
 #pragma once
 
-#include <filesystem>
-#include <ostream>
+#include <chrono>
+#include <functional>
+#include <iostream>
 
 #include "daemon/options.h"
 #include "daemon/terminal.h"
@@ -21,14 +22,12 @@ struct CliContext {
   std::ostream& err;
   const Environment& environment;
   Terminal terminal;
+  std::istream& in = std::cin;
+  std::function<std::chrono::system_clock::time_point()> now = std::chrono::system_clock::now;
 };
 
 // Returns the exit status. `status --watch` returns when SIGINT or SIGTERM arrives, or when `out`
 // takes no more.
 int run_cli(int argc, const char* const* argv, const CliContext& context);
-
-// $STAITHE_SOCKET, else the default; for a user other than root the system's daemon, if the user
-// has none of his own and the system's is there.
-std::filesystem::path control_socket_of(const Environment& environment);
 
 }  // namespace staithe::daemon

@@ -1,5 +1,6 @@
 #include "daemon/control_client.h"
 
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -15,10 +16,13 @@
 #include <boost/json/parse.hpp>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "cache/error.h"
 #include "cache/escape.h"
+#include "proxy/auth/json.h"
+#include "proxy/auth/secret.h"
 
 namespace staithe::daemon {
 namespace {
@@ -113,30 +117,55 @@ ControlError cannot_connect(const std::filesystem::path& socket, int error) {
   }
 }
 
-// The message of a failure: {"error":"..."}, {"message":"..."} or {"errors":[{"message":"..."}]}.
-std::string message_of(const std::string& body) {
+// A failure: {"error":"..."}, {"message":"..."} or {"errors":[{"code":"...","message":"..."}]}.
+ControlError refusal(int status, std::string_view body) {
+  ControlError result{.unreachable = false,
+                      .message = "staithed answered " + std::to_string(status),
+                      .status = status};
   boost::system::error_code error;
   const json::value value = json::parse(body, error);
-  if (error || !value.is_object()) return {};
+  if (error || !value.is_object()) return result;
   const json::object* object = &value.get_object();
   if (const auto* errors = object->if_contains("errors"); errors && errors->is_array() &&
                                                           !errors->get_array().empty() &&
                                                           errors->get_array().front().is_object()) {
     object = &errors->get_array().front().get_object();
   }
+  const auto text_of = [&](const char* key) {
+    const json::value* text = object->if_contains(key);
+    return text && text->is_string() ? printable(text->get_string(), 1000) : std::string();
+  };
   for (const char* key : {"error", "message"}) {
-    if (const auto* text = object->if_contains(key); text && text->is_string()) {
-      return printable(text->get_string(), 1000);
+    if (std::string text = text_of(key); !text.empty()) {
+      result.message = std::move(text);
+      break;
     }
   }
-  return {};
+  result.code = text_of("code");
+  return result;
 }
 
-}  // namespace
+// What has stood in it is wiped when it is given back: buffers that an answer passes through.
+template <class T>
+struct WipingAllocator {
+  using value_type = T;
+  WipingAllocator() = default;
+  template <class U>
+  WipingAllocator(const WipingAllocator<U>&) {}
+  T* allocate(std::size_t count) { return std::allocator<T>().allocate(count); }
+  void deallocate(T* memory, std::size_t count) {
+    OPENSSL_cleanse(memory, count * sizeof(T));
+    std::allocator<T>().deallocate(memory, count);
+  }
+  bool operator==(const WipingAllocator&) const = default;
+};
+using WipedBody = http::basic_string_body<char, std::char_traits<char>, WipingAllocator<char>>;
+using WipedText = WipedBody::value_type;
 
-std::expected<json::value, ControlError> control_get(const std::filesystem::path& socket,
-                                                     std::string_view target,
-                                                     std::chrono::milliseconds timeout) {
+// One exchange: `request` is all of it. Returns the body of a 200.
+std::expected<WipedText, ControlError> exchange(const std::filesystem::path& socket,
+                                                std::string_view request, std::size_t most_bytes,
+                                                std::chrono::milliseconds timeout) {
   const auto deadline = steady_clock::now() + timeout;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -154,15 +183,13 @@ std::expected<json::value, ControlError> control_get(const std::filesystem::path
     return std::unexpected(cannot_connect(socket, errno));
   }
 
-  connection.write("GET " + std::string(target) +
-                   " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: staithe/" STAITHE_VERSION
-                   "\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+  connection.write(request);
 
   beast::error_code error;
-  http::response_parser<http::string_body> parser;
+  http::response_parser<WipedBody> parser;
   parser.header_limit(kMaxHeaderBytes);
-  parser.body_limit(kMaxControlAnswerBytes);
-  beast::flat_buffer buffer;
+  parser.body_limit(most_bytes);
+  beast::basic_flat_buffer<WipingAllocator<char>> buffer;
   http::read(connection, buffer, parser, error);
   if (error == boost::system::errc::timed_out) {
     return std::unexpected(
@@ -174,21 +201,55 @@ std::expected<json::value, ControlError> control_get(const std::filesystem::path
         unreachable("what listens on " + where(socket) + " does not answer as staithed does (" +
                     printable(error.message()) + "): check --socket and $STAITHE_SOCKET"));
   }
-  const auto& response = parser.get();
+  auto& response = parser.get();
   if (response.result() != http::status::ok) {
-    std::string message = message_of(response.body());
-    if (message.empty()) message = "staithed answered " + std::to_string(response.result_int());
-    return std::unexpected(ControlError{false, std::move(message)});
+    return std::unexpected(refusal(static_cast<int>(response.result_int()), response.body()));
   }
+  return std::move(response.body());
+}
+
+std::string head(std::string_view method, std::string_view target) {
+  return std::string(method) + " " + std::string(target) +
+         " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: staithe/" STAITHE_VERSION
+         "\r\nAccept: application/json\r\nConnection: close\r\n";
+}
+
+ControlError not_json(const std::filesystem::path& socket) {
+  return unreachable("what listens on " + where(socket) +
+                     " answers with something that is not JSON: check --socket and "
+                     "$STAITHE_SOCKET");
+}
+
+}  // namespace
+
+std::expected<json::value, ControlError> control_get(const std::filesystem::path& socket,
+                                                     std::string_view target,
+                                                     std::chrono::milliseconds timeout) {
+  const auto body = exchange(socket, head("GET", target) + "\r\n", kMaxControlAnswerBytes, timeout);
+  if (!body) return std::unexpected(body.error());
   boost::system::error_code bad_json;
-  json::value value = json::parse(response.body(), bad_json);
-  if (bad_json) {
-    return std::unexpected(
-        unreachable("what listens on " + where(socket) +
-                    " answers with something that is not JSON: check --socket and "
-                    "$STAITHE_SOCKET"));
-  }
+  json::value value = json::parse(*body, bad_json);
+  if (bad_json) return std::unexpected(not_json(socket));
   return value;
+}
+
+std::expected<json::value, ControlError> control_post(const std::filesystem::path& socket,
+                                                      std::string_view target, std::string body,
+                                                      std::chrono::milliseconds timeout) {
+  std::string request =
+      head("POST", target) +
+      "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
+      "\r\n\r\n";
+  // Once, so that growing leaves no copy behind.
+  request.reserve(request.size() + body.size());
+  request += body;
+  proxy::auth::wipe(body);
+  const auto answer = exchange(socket, request, kMaxControlPostAnswerBytes, timeout);
+  proxy::auth::wipe(request);
+  if (!answer) return std::unexpected(answer.error());
+  auto value = proxy::auth::parse_json_object(*answer);
+  if (!value) return std::unexpected(not_json(socket));
+  return *std::move(value);
 }
 
 }  // namespace staithe::daemon

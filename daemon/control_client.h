@@ -13,16 +13,28 @@
 namespace staithe::daemon {
 
 inline constexpr std::size_t kMaxControlAnswerBytes = 16 << 20;
+inline constexpr std::size_t kMaxControlPostAnswerBytes = 1 << 20;
 
 struct ControlError {
   // Nobody answers there, or not as the daemon does; else the daemon answered with a failure.
   bool unreachable;
   std::string message;  // a sentence with its remedy, printable
+  int status = 0;       // of HTTP, if the daemon answered
+  std::string code{};   // of the OCI error, "NOT_MANAGED"; may be empty
 };
 
 // GET `target` ("/v1/status"); the whole exchange takes at most `timeout`.
 std::expected<boost::json::value, ControlError> control_get(
     const std::filesystem::path& socket, std::string_view target,
     std::chrono::milliseconds timeout = std::chrono::seconds(10));
+
+// Credentials wait for identity services and registries. kubelet gives its provider 60 seconds.
+inline constexpr std::chrono::seconds kCredentialPatience{45};
+
+// POST `body`, serialized JSON, to `target`. Both the body and what was received may hold a secret:
+// they are wiped, and the value's own memory is wiped when it goes. The root is an object.
+std::expected<boost::json::value, ControlError> control_post(
+    const std::filesystem::path& socket, std::string_view target, std::string body,
+    std::chrono::milliseconds timeout = kCredentialPatience);
 
 }  // namespace staithe::daemon

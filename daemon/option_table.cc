@@ -24,14 +24,13 @@ constexpr std::array<Word, 5> kLevels{{{"trace"}, {"debug"}, {"info"}, {"warn"},
 constexpr std::array<Word, 4> kFormats{{{"auto"}, {"text"}, {"json"}, {"journal"}}};
 constexpr std::array<Word, 8> kKinds{{{"anonymous"},
                                       {"managed-identity"},
-                                      {"service-principal", false},
-                                      {"workload-identity", false},
-                                      {"basic", false},
-                                      {"token", false},
-                                      {"helper", false},
-                                      {"docker-config", false}}};
-constexpr std::array<Word, 4> kSources{
-    {{"auto"}, {"imds"}, {"arc", false}, {"app-service", false}}};
+                                      {"service-principal"},
+                                      {"workload-identity"},
+                                      {"basic"},
+                                      {"token"},
+                                      {"helper"},
+                                      {"docker-config"}}};
+constexpr std::array<Word, 4> kSources{{{"auto"}, {"imds"}, {"arc"}, {"app-service"}}};
 
 constexpr std::array<Table, 12> kTables{{
     {"listen", Shape::single, "Where clients and operators find the daemon."},
@@ -93,17 +92,16 @@ constexpr Option kOptions[] = {
      .grammar = Grammar::account,
      .list = true,
      .standard = "[]",
-     .help = "Names or uids; both lists empty: every local user",
-     .availability = Availability::later,
-     .off = "[]"},
+     .help = "Names or uids besides root and the daemon's own user; both lists empty: every local "
+             "user",
+     .slot = [](Target t) -> std::vector<std::string>& { return t.config->proxy.access.users; }},
     {.table = "access",
      .key = "groups",
      .grammar = Grammar::account,
      .list = true,
      .standard = "[]",
-     .help = "Names or gids of groups",
-     .availability = Availability::later,
-     .off = "[]"},
+     .help = "Names or gids of groups, whose members are named so too",
+     .slot = [](Target t) -> std::vector<std::string>& { return t.config->proxy.access.groups; }},
     {.table = "access",
      .key = "hosts",
      .grammar = Grammar::host,
@@ -231,11 +229,11 @@ constexpr Option kOptions[] = {
      .words = kClouds},
     {.table = "azure",
      .key = "authority",
-     .grammar = Grammar::https_origin,
+     .grammar = Grammar::authority,
      .standard = R"("")",
-     .help = "The Entra authority, if it is not the cloud's own",
-     .availability = Availability::later,
-     .off = R"("")"},
+     .help = "The Entra authority; empty: the cloud's own, or of a workload identity "
+             "$AZURE_AUTHORITY_HOST",
+     .slot = [](Target t) -> std::string& { return t.config->proxy.azure.authority; }},
     {.table = "azure",
      .key = "audience",
      .grammar = Grammar::audience,
@@ -312,6 +310,14 @@ constexpr Option kOptions[] = {
      .help = "Hosts that blob redirects may name, besides those of ACR and Azure storage",
      .slot = [](Target t) -> std::vector<std::string>& { return t.registry->data_hosts; }},
     {.table = "registry",
+     .key = "token_hosts",
+     .grammar = Grammar::host,
+     .list = true,
+     .standard = "[]",
+     .help = "Hosts besides the registry's own that may be sent its user name and password for a "
+             "token",
+     .slot = [](Target t) -> std::vector<std::string>& { return t.registry->token_hosts; }},
+    {.table = "registry",
      .key = "default",
      .grammar = Grammar::flag,
      .standard = "false",
@@ -387,12 +393,9 @@ constexpr Option kOptions[] = {
      .key = "kind",
      .grammar = Grammar::word,
      .help = "What proves who we are",
-     .slot = Choice{[](Target t, std::size_t i) {
-                      if (kKinds[i].available) {
-                        t.identity->kind = static_cast<proxy::IdentityKind>(i);
-                      }
-                    },
-                    [](Target t) { return static_cast<std::size_t>(t.identity->kind); }},
+     .slot = Choice{
+         [](Target t, std::size_t i) { t.identity->kind = static_cast<proxy::IdentityKind>(i); },
+         [](Target t) { return static_cast<std::size_t>(t.identity->kind); }},
      .words = kKinds},
     {.table = "identity",
      .key = "source",
@@ -400,20 +403,27 @@ constexpr Option kOptions[] = {
      .standard = R"("auto")",
      .help = "Which service hands out the managed identity's token; auto: the one that is there",
      .slot = Choice{[](Target t, std::size_t i) {
-                      if (kSources[i].available) {
-                        t.identity->source = static_cast<proxy::ManagedIdentitySource>(i);
-                      }
+                      t.identity->source = static_cast<proxy::ManagedIdentitySource>(i);
                     },
                     [](Target t) { return static_cast<std::size_t>(t.identity->source); }},
      .words = kSources,
      .kinds = "managed-identity"},
     {.table = "identity",
+     .key = "tenant_id",
+     .grammar = Grammar::guid,
+     .help = "The Entra tenant; of a workload identity: absent, $AZURE_TENANT_ID",
+     .slot = [](Target t) -> std::string& { return t.identity->tenant_id; },
+     .kinds = "service-principal workload-identity",
+     .example = R"("72f988bf-0000-4000-8000-0123456789ab")"},
+    {.table = "identity",
      .key = "client_id",
      .grammar = Grammar::guid,
      .standard = R"("")",
-     .help = "Which of several identities, by its client id",
+     .help = "Which of several managed identities, or the application, by its client id; of a "
+             "workload identity: empty, $AZURE_CLIENT_ID",
      .slot = [](Target t) -> std::string& { return t.identity->client_id; },
-     .kinds = "managed-identity service-principal workload-identity"},
+     .kinds = "managed-identity service-principal workload-identity",
+     .example = R"("8d3f4b1e-0000-4000-8000-0123456789ab")"},
     {.table = "identity",
      .key = "object_id",
      .grammar = Grammar::guid,
@@ -429,70 +439,89 @@ constexpr Option kOptions[] = {
      .slot = [](Target t) -> std::string& { return t.identity->resource_id; },
      .kinds = "managed-identity"},
     {.table = "identity",
-     .key = "tenant_id",
-     .grammar = Grammar::guid,
-     .help = "The Entra tenant",
-     .kinds = "service-principal workload-identity",
-     .availability = Availability::later},
-    {.table = "identity",
      .key = "client_secret_file",
      .grammar = Grammar::path,
      .help = "A file that holds the client secret",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->client_secret_file; },
      .kinds = "service-principal",
-     .availability = Availability::later},
+     .example = R"("/etc/staithe/app.secret")"},
     {.table = "identity",
      .key = "certificate_file",
      .grammar = Grammar::path,
-     .help = "A PEM file with key and certificate",
+     .help = "In place of client_secret_file: a PEM file that holds the key and its certificate",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->certificate_file; },
      .kinds = "service-principal",
-     .availability = Availability::later},
-    {.table = "identity",
-     .key = "token_file",
-     .grammar = Grammar::path,
-     .help = "A file that holds the token",
-     .kinds = "workload-identity token",
-     .availability = Availability::later},
+     .example = R"("/etc/staithe/app.pem")"},
     {.table = "identity",
      .key = "username",
      .grammar = Grammar::plain_text,
-     .help = "The user's name",
+     .help = "The user's name, or that of a repository-scoped token",
+     .slot = [](Target t) -> std::string& { return t.identity->username; },
      .kinds = "basic",
-     .availability = Availability::later},
+     .example = R"("puller")"},
     {.table = "identity",
      .key = "password_file",
      .grammar = Grammar::path,
      .help = "A file that holds the password",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->password_file; },
      .kinds = "basic",
-     .availability = Availability::later},
+     .example = R"("/etc/staithe/puller.password")"},
     {.table = "identity",
      .key = "password2_file",
      .grammar = Grammar::path,
      .help = "A file that holds a second password, tried when the first is refused",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->password2_file; },
      .kinds = "basic",
-     .availability = Availability::later},
+     .example = R"("/etc/staithe/puller.password2")"},
+    {.table = "identity",
+     .key = "secret_expires",
+     .grammar = Grammar::date,
+     .help = "The day on which the secret ends, which only its issuer knows; status warns ahead",
+     .slot = [](Target t) -> std::optional<std::chrono::sys_days>& {
+       return t.identity->secret_expires;
+     },
+     .kinds = "service-principal basic",
+     .example = "2027-01-31"},
+    {.table = "identity",
+     .key = "token_file",
+     .grammar = Grammar::path,
+     .help = "A file that holds the token; of a workload identity: absent, "
+             "$AZURE_FEDERATED_TOKEN_FILE",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->token_file; },
+     .kinds = "workload-identity token",
+     .example = R"("/run/secrets/registry-token")"},
+    {.table = "identity",
+     .key = "federated_identity",
+     .grammar = Grammar::identity_name,
+     .help = "In place of token_file: the NAME of a managed identity that the application trusts",
+     .slot = [](Target t) -> std::string& { return t.identity->federated_identity; },
+     .kinds = "workload-identity",
+     .example = R"("vm")"},
     {.table = "identity",
      .key = "helper",
-     .grammar = Grammar::plain_text,
-     .help = "The suffix of a docker-credential program",
+     .grammar = Grammar::helper_name,
+     .help = "Runs docker-credential-<helper> get",
+     .slot = [](Target t) -> std::string& { return t.identity->helper; },
      .kinds = "helper",
-     .availability = Availability::later},
+     .example = R"("ecr-login")"},
     {.table = "identity",
      .key = "file",
      .grammar = Grammar::path,
-     .help = "A docker config.json",
+     .help = "A docker config.json, or a mounted kubernetes.io/dockerconfigjson secret",
+     .slot = [](Target t) -> std::filesystem::path& { return t.identity->file; },
      .kinds = "docker-config",
-     .availability = Availability::later},
+     .example = R"("/etc/staithe/config.json")"},
 };
 
-// The words stand in the order of their enumerations; what is not available comes last.
+// The words stand in the order of their enumerations.
 static_assert(static_cast<std::size_t>(Cloud::us_government) == 2);
 static_assert(kClouds[2].text == "usgovernment" && kClouds[1].text == "china");
 static_assert(static_cast<std::size_t>(log::Level::error) == 4 && kLevels[4].text == "error");
 static_assert(static_cast<std::size_t>(log::Format::journal) == 3 && kFormats[3].text == "journal");
-static_assert(static_cast<std::size_t>(proxy::IdentityKind::managed_identity) == 1);
-static_assert(kKinds[1].text == "managed-identity" && kKinds[0].text == "anonymous");
-static_assert(static_cast<std::size_t>(proxy::ManagedIdentitySource::imds) == 1);
-static_assert(kSources[1].text == "imds");
+static_assert(static_cast<std::size_t>(proxy::IdentityKind::docker_config) == 7);
+static_assert(kKinds[7].text == "docker-config" && kKinds[1].text == "managed-identity");
+static_assert(static_cast<std::size_t>(proxy::ManagedIdentitySource::app_service) == 3);
+static_assert(kSources[3].text == "app-service" && kSources[1].text == "imds");
 
 std::string toml_string(std::string_view text) {
   constexpr std::string_view kHex = "0123456789ABCDEF";
@@ -526,6 +555,17 @@ const Option* find_option(std::string_view table, std::string_view key) {
   const auto* found = std::ranges::find_if(
       kOptions, [&](const Option& option) { return option.table == table && option.key == key; });
   return found == std::ranges::end(kOptions) ? nullptr : found;
+}
+
+bool belongs_to(const Option& option, std::string_view kind) {
+  std::string_view kinds = option.kinds;
+  if (kinds.empty()) return true;
+  while (!kinds.empty()) {
+    const std::size_t end = std::min(kinds.find(' '), kinds.size());
+    if (kinds.substr(0, end) == kind) return true;
+    kinds.remove_prefix(std::min(end + 1, kinds.size()));
+  }
+  return false;
 }
 
 std::string accepted(const Option& option) {
@@ -564,8 +604,8 @@ std::string accepted(const Option& option) {
       return "a registry host as written in image names, or \"*.suffix\"";
     case Grammar::origin_url:
       return "\"https://host[:port]\", or http:// written out";
-    case Grammar::https_origin:
-      return "\"https://host[:port]\"";
+    case Grammar::authority:
+      return "\"https://host[:port]\", or http:// with a loopback name";
     case Grammar::audience:
       return "a URI such as \"https://containerregistry.azure.net\"";
     case Grammar::repository_prefix:
@@ -578,8 +618,12 @@ std::string accepted(const Option& option) {
       return "a GUID";
     case Grammar::azure_resource_id:
       return "\"/subscriptions/...\"";
+    case Grammar::helper_name:
+      return "the suffix of a docker-credential program, such as \"ecr-login\"";
     case Grammar::plain_text:
       return "text of at most 255 bytes";
+    case Grammar::date:
+      return "a date without quotes, such as 2027-01-31";
   }
   std::unreachable();
 }
@@ -627,6 +671,9 @@ std::string toml_text(const Option& option, const OptionValue& value) {
               list += (list.empty() ? "" : ", ") + toml_string(text);
             }
             return "[" + list + "]";
+          },
+          [](const std::optional<std::chrono::sys_days>& date) {
+            return date ? format_date(*date) : std::string();
           },
           [&](WordIndex word) {
             assert(word.index < option.words.size());

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,14 +34,16 @@ enum class Grammar {
   host_suffix,
   registry_name,
   origin_url,
-  https_origin,
+  authority,
   audience,
   repository_prefix,
   identity_name,
   account,
   guid,
   azure_resource_id,
+  helper_name,
   plain_text,
+  date,
 };
 
 // What one key's value goes into; which pointer is set depends on the table.
@@ -61,17 +64,18 @@ struct Choice {
 };
 
 // Nothing: the key is checked, but this version has no place for its value.
-using Slot = std::variant<std::monostate, Member<bool>, Member<std::size_t>,
-                          Member<std::chrono::milliseconds>, Member<cache::Size>,
-                          Member<std::filesystem::path>, Member<std::string>,
-                          Member<std::vector<std::string>>, Choice>;
+using Slot = std::variant<
+    std::monostate, Member<bool>, Member<std::size_t>, Member<std::chrono::milliseconds>,
+    Member<cache::Size>, Member<std::filesystem::path>, Member<std::string>,
+    Member<std::vector<std::string>>, Member<std::optional<std::chrono::sys_days>>, Choice>;
 
-// A value on its way between text and Slot. A word is its index.
+// A value on its way between text and Slot. A word is its index; a date may be none.
 struct WordIndex {
   std::size_t index;
 };
-using OptionValue = std::variant<bool, std::size_t, std::chrono::milliseconds, cache::Size,
-                                 std::string, std::vector<std::string>, WordIndex>;
+using OptionValue =
+    std::variant<bool, std::size_t, std::chrono::milliseconds, cache::Size, std::string,
+                 std::vector<std::string>, std::optional<std::chrono::sys_days>, WordIndex>;
 
 struct Word {
   std::string_view text;
@@ -100,6 +104,8 @@ struct Option {
   std::span<const Word> words = {};
   // Of [identity.NAME]: the kinds that take this key, separated by spaces. Empty: all.
   std::string_view kinds = {};
+  // Of a key without a default: what the sample shows.
+  std::string_view example = {};
   Availability availability = Availability::now;
   // For a key that is not available: the value that asks for nothing, and so may be given.
   std::string_view off = {};
@@ -120,6 +126,9 @@ std::span<const Table> tables();
 
 // Null if there is no such key.
 const Option* find_option(std::string_view table, std::string_view key);
+
+// True if an identity of this kind ("basic") takes the key.
+bool belongs_to(const Option& option, std::string_view kind);
 
 // What the option accepts, in words: "1 to 1000000", "\"trace\", \"debug\" or \"info\"".
 std::string accepted(const Option& option);

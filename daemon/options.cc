@@ -1,52 +1,15 @@
-// What the reader is given: the environment, the file's text and the places that follow from them.
+// The configuration's file, and a fault as a line.
 #include "daemon/options.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 
 #include "cache/error.h"
 #include "cache/escape.h"
 
 namespace staithe::daemon {
-namespace {
-
-// systemd gives several directories with colons between; the first is ours.
-std::string_view first_directory(std::string_view list) { return list.substr(0, list.find(':')); }
-
-// The XDG specification: "All paths set in these environment variables must be absolute. If an
-// implementation encounters a relative path [...] it should consider the path invalid and ignore
-// it."
-std::string_view absolute(std::string_view path) { return path.starts_with('/') ? path : ""; }
-
-}  // namespace
-
-Environment Environment::of_process() {
-  Environment environment;
-  environment.uid = geteuid();
-  // Only what is asked for: the rest of the environment may hold secrets.
-  for (const char* name : {"CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY",
-                           "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HOME", "STAITHE_SOCKET"}) {
-    if (const char* value = std::getenv(name)) environment.variables[name] = value;
-  }
-  environment.why_unreadable = [](const std::filesystem::path& path) -> std::string {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return describe_errno(errno);
-    struct stat status{};
-    const bool is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-    close(fd);
-    return is_file ? "" : "not a regular file";
-  };
-  return environment;
-}
-
-std::string_view Environment::get(std::string_view name) const {
-  const auto found = variables.find(name);
-  return found == variables.end() ? std::string_view() : std::string_view(found->second);
-}
 
 std::string Fault::to_string() const {
   std::string text = printable(file, 4096);
@@ -80,34 +43,6 @@ std::expected<Config, Faults> load_config(const std::optional<std::filesystem::p
   if (size > kMaxConfigBytes) return unreadable("larger than 1 MiB, so not a configuration");
   text.resize(size);
   return parse_config(text, name, environment);
-}
-
-std::filesystem::path default_cache_directory(const Environment& environment) {
-  if (const auto given = absolute(first_directory(environment.get("CACHE_DIRECTORY")));
-      !given.empty()) {
-    return given;
-  }
-  if (environment.uid == 0) return "/var/cache/staithe";
-  if (const auto given = absolute(environment.get("XDG_CACHE_HOME")); !given.empty()) {
-    return std::filesystem::path(given) / "staithe";
-  }
-  if (const auto home = absolute(environment.get("HOME")); !home.empty()) {
-    return std::filesystem::path(home) / ".cache" / "staithe";
-  }
-  return {};
-}
-
-std::filesystem::path default_control_socket(const Environment& environment) {
-  constexpr const char* kName = "control.sock";
-  if (const auto given = absolute(first_directory(environment.get("RUNTIME_DIRECTORY")));
-      !given.empty()) {
-    return std::filesystem::path(given) / kName;
-  }
-  if (environment.uid == 0) return std::filesystem::path("/run/staithe") / kName;
-  if (const auto given = absolute(environment.get("XDG_RUNTIME_DIR")); !given.empty()) {
-    return std::filesystem::path(given) / "staithe" / kName;
-  }
-  return std::filesystem::path("/tmp/staithe-" + std::to_string(environment.uid)) / kName;
 }
 
 }  // namespace staithe::daemon

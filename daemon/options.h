@@ -10,8 +10,6 @@
 #include <cstddef>
 #include <expected>
 #include <filesystem>
-#include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +17,7 @@
 
 #include "cache/log.h"
 #include "cache/settings.h"
+#include "daemon/environment.h"
 #include "proxy/settings.h"
 
 namespace staithe::daemon {
@@ -44,18 +43,6 @@ struct Config {
   std::vector<std::string> extra_acr_suffixes;
 };
 
-// What the process was given besides the file.
-struct Environment {
-  std::map<std::string, std::string, std::less<>> variables;
-  unsigned uid = 0;
-  // Why a file that the configuration names cannot be read; empty if it can. Absent: not asked.
-  std::function<std::string(const std::filesystem::path&)> why_unreadable;
-
-  static Environment of_process();
-  // Empty if not set.
-  std::string_view get(std::string_view name) const;
-};
-
 // One thing wrong with the configuration.
 struct Fault {
   std::string file;
@@ -76,14 +63,6 @@ std::expected<Config, Faults> parse_config(std::string_view toml, const std::str
 // Reads `file`, or kDefaultConfigFile if none is given; an absent default file is an empty one.
 std::expected<Config, Faults> load_config(const std::optional<std::filesystem::path>& file,
                                           const Environment& environment);
-
-// Where the control socket is unless configured: $RUNTIME_DIRECTORY (systemd), /run/staithe for
-// root, $XDG_RUNTIME_DIR/staithe, else /tmp/staithe-<uid>. The directory may not exist yet; whoever
-// listens there creates it with mode 0700 and refuses one that it does not own.
-std::filesystem::path default_control_socket(const Environment& environment);
-// Where the cache is unless configured: $CACHE_DIRECTORY (systemd), /var/cache/staithe for root,
-// $XDG_CACHE_HOME/staithe, ~/.cache/staithe; empty if none of these can be told.
-std::filesystem::path default_cache_directory(const Environment& environment);
 
 // The effective configuration, for `staithe config`. to_toml() parses to the same Config.
 std::string to_toml(const Config& config);

@@ -1,10 +1,12 @@
 // The writers: what the option table says about itself (sample, help) and a Config in its own words
 // (effective configuration).
 #include <algorithm>
+#include <array>
 #include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
 #include <cassert>
 #include <optional>
+#include <set>
 
 #include "daemon/option_table.h"
 #include "daemon/options.h"
@@ -20,13 +22,12 @@ constexpr std::size_t kSampleColumns = 100;
 // slot, an identity's key that its kind does not take, an optional text that is not set.
 std::optional<OptionValue> effective(const Option& option, const Target& target) {
   if (std::holds_alternative<std::monostate>(option.slot)) return std::nullopt;
-  if (target.identity && !option.kinds.empty()) {
-    const bool managed = target.identity->kind == proxy::IdentityKind::managed_identity;
-    if (!managed || option.kinds.find("managed-identity") == option.kinds.npos) return std::nullopt;
-  }
+  if (target.identity && !belongs_to(option, to_string(target.identity->kind))) return std::nullopt;
   OptionValue value = fetch(option, target);
   const auto* text = std::get_if<std::string>(&value);
   if (text && text->empty()) return std::nullopt;
+  const auto* date = std::get_if<std::optional<std::chrono::sys_days>>(&value);
+  if (date && !*date) return std::nullopt;
   const auto* list = std::get_if<std::vector<std::string>>(&value);
   if (list && list->empty() && option.key == "upstream") return std::nullopt;  // of a wildcard
   return value;
@@ -61,8 +62,10 @@ json::value json_value(const Option& option, const OptionValue& value) {
     for (const std::string& text : *list) array.emplace_back(text);
     return array;
   }
-  // Words, durations and sizes are strings in the file, but for a bare number of bytes.
+  // Words, durations and sizes are strings in the file, but for a bare number of bytes; a date
+  // stands there without quotes.
   const std::string text = toml_text(option, value);
+  if (option.grammar == Grammar::date) return json::string(text);
   if (!text.starts_with('"')) return std::get<cache::Size>(value).bytes;
   return json::string(text.substr(1, text.size() - 2));
 }
@@ -127,6 +130,33 @@ std::string sample_table(std::string_view header, std::string_view table, auto v
     if (!value.empty()) text += sample_option(option, value);
   }
   return text + "\n";
+}
+
+// An example of every other kind than the built-in identity's, with all of its keys.
+std::string sample_kinds() {
+  constexpr std::array<std::string_view, 6> kNames{"app",    "pod", "puller",
+                                                   "handed", "aws", "mounted"};
+  std::size_t next = 0;
+  std::set<std::string_view> explained;
+  std::string text = comment(
+      "The other kinds of identity, each with all of its keys; the names are the "
+      "operator's own.");
+  for (const Word& kind : find_option("identity", "kind")->words) {
+    if (kind.text == "managed-identity" || kind.text == "anonymous") continue;
+    assert(next < kNames.size());
+    text += "#  [identity." + std::string(kNames[next++]) + "]\n#  kind = \"" +
+            std::string(kind.text) + "\"\n";
+    for (const Option& option : options()) {
+      if (option.table != "identity" || option.kinds.empty() || !belongs_to(option, kind.text))
+        continue;
+      const bool is_above = belongs_to(option, "managed-identity");
+      if (!is_above && explained.insert(option.key).second)
+        text += comment(explanation(option) + ".");
+      text += "#  " + std::string(option.key) + " = " + std::string(option.example) + "\n";
+    }
+    text += "\n";
+  }
+  return text;
 }
 
 }  // namespace
@@ -244,9 +274,11 @@ std::string sample_config() {
   for (auto& [name, identity] : config.proxy.identities) {
     const Target target{.config = &config, .identity = &identity};
     text += sample_table("[identity." + name + "]", "identity", [&](const Option& option) {
+      if (!belongs_to(option, to_string(identity.kind))) return std::string();
       return toml_text(option, fetch(option, target));
     });
   }
+  text += sample_kinds();
   text.pop_back();
   return text;
 }
@@ -259,7 +291,9 @@ std::string options_help() {
       if (option.table != table.name || option.availability == Availability::later) continue;
       keys += "    " + std::string(option.key);
       if (!option.standard.empty()) keys += " = " + std::string(option.standard);
-      keys += "\n        " + explanation(option) + "\n";
+      keys += "\n        " + explanation(option);
+      if (!option.kinds.empty()) keys += " [" + std::string(option.kinds) + "]";
+      keys += "\n";
     }
     if (keys.empty()) continue;
     const std::string name(table.name);

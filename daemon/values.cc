@@ -7,11 +7,13 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "cache/escape.h"
+#include "proxy/auth/trust.h"
 
 namespace staithe::daemon {
 namespace {
@@ -161,14 +163,8 @@ Parsed<std::string> parse_wildcard(std::string_view text) {
   return "*." + *suffix;
 }
 
-struct OriginRules {
-  bool http_too;
-};
-
-Parsed<std::string> parse_origin(std::string_view text, OriginRules rules) {
-  const std::string accepted = rules.http_too
-                                   ? "accepted: \"https://host[:port]\", or http:// written out"
-                                   : "accepted: \"https://host[:port]\"";
+// `accepted` ends every fault.
+Parsed<std::string> parse_origin(std::string_view text, const std::string& accepted) {
   // These three are looked for first, and the value is not shown: it may hold a secret.
   if (text.find('@') != text.npos) {
     return wrong(
@@ -184,9 +180,6 @@ Parsed<std::string> parse_origin(std::string_view text, OriginRules rules) {
     if (lower(text.substr(0, candidate.size())) == candidate) scheme = candidate;
   }
   if (scheme.empty()) return wrong(shown(text) + " does not begin with https://; " + accepted);
-  if (scheme == "http://" && !rules.http_too) {
-    return wrong(shown(text) + " is not encrypted; " + accepted);
-  }
   std::string_view authority = text.substr(scheme.size());
   if (authority.ends_with('/')) authority.remove_suffix(1);
   if (authority.find('/') != authority.npos) {
@@ -389,11 +382,17 @@ Parsed<std::string> parse_host_suffix(std::string_view text) {
 }
 
 Parsed<std::string> parse_origin_url(std::string_view text) {
-  return parse_origin(text, {.http_too = true});
+  return parse_origin(text, "accepted: \"https://host[:port]\", or http:// written out");
 }
 
-Parsed<std::string> parse_https_origin(std::string_view text) {
-  return parse_origin(text, {.http_too = false});
+Parsed<std::string> parse_authority(std::string_view text) {
+  const std::string accepted = "accepted: \"https://host[:port]\", or http:// with a loopback name";
+  auto origin = parse_origin(text, accepted);
+  if (!origin || !origin->starts_with("http://")) return origin;
+  std::string_view host = std::string_view(*origin).substr(7);
+  if (!host.ends_with(']')) host = host.substr(0, host.rfind(':'));
+  if (proxy::auth::reach_of(host) == proxy::auth::Reach::loopback) return origin;
+  return wrong(shown(text) + " is not encrypted; " + accepted);
 }
 
 Parsed<std::string> parse_audience(std::string_view text) {
@@ -557,6 +556,35 @@ Parsed<std::string> parse_path(std::string_view text, std::string_view credentia
     begin = end + 1;
   }
   return path;
+}
+
+Parsed<std::string> parse_helper_name(std::string_view text) {
+  constexpr std::size_t kMaxHelper = 64;
+  const auto plain = [](char c) { return is_digit(c) || is_lower(c); };
+  if (text.empty() || text.size() > kMaxHelper || !plain(text.front()) ||
+      !std::ranges::all_of(text, [&](char c) { return plain(c) || c == '-'; })) {
+    return wrong(shown(text) +
+                 " is not the suffix of a docker-credential program; accepted: 1 to 64 of a-z, 0-9 "
+                 "and \"-\", as in \"ecr-login\" for docker-credential-ecr-login");
+  }
+  return std::string(text);
+}
+
+Parsed<std::chrono::sys_days> check_date(int year, unsigned month, unsigned day) {
+  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
+                                         std::chrono::day(day)};
+  if (!date.ok() || year < 2000 || year > 9999) {
+    return wrong("this is not a day; accepted: a date without quotes, such as 2027-01-31");
+  }
+  return std::chrono::sys_days(date);
+}
+
+std::string format_date(std::chrono::sys_days date) {
+  const std::chrono::year_month_day parts(date);
+  char text[40];
+  std::snprintf(text, sizeof text, "%04d-%02u-%02u", static_cast<int>(parts.year()),
+                static_cast<unsigned>(parts.month()), static_cast<unsigned>(parts.day()));
+  return text;
 }
 
 Parsed<std::string> parse_plain_text(std::string_view text) {

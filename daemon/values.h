@@ -49,8 +49,9 @@ Parsed<std::string> parse_host_suffix(std::string_view text);
 // "https://host[:port]", http if written out. A trailing slash is dropped; path, query and userinfo
 // are refused, and userinfo and query are not quoted in the error.
 Parsed<std::string> parse_origin_url(std::string_view text);
-// The same with https only.
-Parsed<std::string> parse_https_origin(std::string_view text);
+// The origin of an Entra authority: https, or http for a loopback name, where no network is
+// between.
+Parsed<std::string> parse_authority(std::string_view text);
 // The audience of a token: an identifier, compared byte by byte by its issuer, so kept as written.
 Parsed<std::string> parse_audience(std::string_view text);
 
@@ -70,6 +71,13 @@ Parsed<std::string> parse_identity_name(std::string_view text);
 // An absolute path without "." and ".." in it. "${CREDENTIALS_DIRECTORY}" at its start stands for
 // `credentials_directory`, which is empty if the process has none.
 Parsed<std::string> parse_path(std::string_view text, std::string_view credentials_directory);
+
+// The suffix of a docker-credential program: [a-z0-9][a-z0-9-]*, at most 64 characters.
+Parsed<std::string> parse_helper_name(std::string_view text);
+
+// A day as TOML has it, "2027-01-31"; from 2000 on, since an earlier one is a slip.
+Parsed<std::chrono::sys_days> check_date(int year, unsigned month, unsigned day);
+std::string format_date(std::chrono::sys_days date);
 
 // Text that may stand in a line of its own: no control characters, at most 255 bytes.
 Parsed<std::string> parse_plain_text(std::string_view text);

@@ -93,7 +93,12 @@ struct AzureSettings {
   std::string audience = "https://containerregistry.azure.net";
   std::string imds_endpoint = "http://169.254.169.254";
   // Registry host suffixes of this cloud and those configured, without a leading dot.
-  std::vector<std::string> acr_suffixes = {"azurecr.io", "azurecr.cn", "azurecr.us"};
+  std::vector<std::string> acr_suffixes = {"azurecr.io",
+                                           "azurecr.cn",
+                                           "azurecr.us",
+                                           "azurecr.de",
+                                           "azurecr.sovcloud-azure.fr",
+                                           "azurecr.sovcloud-azure.de"};
   // Azure Arc's agent: where its program and its challenge files are (azure-protocol.md
   // section 6.6).
   std::filesystem::path arc_agent = "/opt/azcmagent/bin/himds";

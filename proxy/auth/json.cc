@@ -42,10 +42,12 @@ std::unexpected<Error> wrong(std::string_view name, std::string_view expected) {
 
 }  // namespace
 
+json::storage_ptr wiping_memory() { return json::make_shared_resource<WipingMemory>(); }
+
 Result<json::value> parse_json_object(std::string_view text) {
   json::parse_options options;
   options.max_depth = max_depth;
-  const json::storage_ptr memory = json::make_shared_resource<WipingMemory>();
+  const json::storage_ptr memory = wiping_memory();
   json::parser parser(memory, options);
   parser.reset(memory);
   json::error_code error;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <boost/json/storage_ptr.hpp>
 #include <boost/json/value.hpp>
 #include <cstdint>
 #include <optional>
@@ -12,6 +13,9 @@
 namespace staithe::proxy::auth {
 
 namespace json = boost::json;
+
+// The heap, each piece wiped when it is given back: for values that hold a secret on their way.
+json::storage_ptr wiping_memory();
 
 // A document whose root is an object, nested at most 8 deep. Its memory is wiped when the value
 // goes. The caller has limited the size of `text`. Fails with upstream_nonsense, without quoting.

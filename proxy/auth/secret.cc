@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "proxy/auth/secret_memory.h"
+
 namespace staithe::proxy::auth {
 
 Secret::Secret(std::string_view text) : Secret(text, {}) {}
@@ -42,13 +44,12 @@ bool operator==(const Secret& a, const Secret& b) {
 }
 
 char* Secret::allocate(std::size_t size_bytes) {
-  return size_bytes == 0 ? nullptr : new char[size_bytes];
+  return size_bytes == 0 ? nullptr : SecretMemory::of_process().allocate(size_bytes);
 }
 
 void Secret::release() noexcept {
   if (!bytes_) return;
-  OPENSSL_cleanse(bytes_, size_bytes_);
-  delete[] bytes_;
+  SecretMemory::of_process().release(bytes_, size_bytes_);
   bytes_ = nullptr;
   size_bytes_ = 0;
 }

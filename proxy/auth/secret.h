@@ -38,7 +38,7 @@ class Secret {
   friend bool operator==(const Secret& a, const Secret& b);
 
  private:
-  // All memory of secrets comes and goes here, so that it can be locked and kept out of cores.
+  // All memory of secrets comes from SecretMemory, locked and kept out of cores.
   static char* allocate(std::size_t size_bytes);
   void release() noexcept;
 

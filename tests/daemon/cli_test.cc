@@ -3,23 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <boost/json/parse.hpp>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
-#include <functional>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "daemon/control_client.h"
+#include "tests/fake/control_daemon.h"
 
 namespace staithe::daemon {
 namespace {
@@ -31,63 +27,10 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
 
-std::string answer(std::string_view body, std::string_view status = "200 OK") {
-  return "HTTP/1.1 " + std::string(status) +
-         "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
-         "\r\n\r\n" + std::string(body);
-}
+using fake::answer;
 
-// Listens on a Unix socket and says to each connection what it was told to, whatever is asked.
-class FakeDaemon : public testing::Test {
+class FakeDaemon : public testing::Test, protected fake::ControlDaemon {
  protected:
-  FakeDaemon() {
-    std::string pattern = testing::TempDir() + "/cli_testXXXXXX";
-    directory_ = mkdtemp(pattern.data());
-    socket_ = directory_ / "control.sock";
-  }
-  ~FakeDaemon() override {
-    stop();
-    std::filesystem::remove_all(directory_);
-  }
-
-  void stop() {
-    if (!server_.joinable()) return;
-    shutdown(listener_, SHUT_RDWR);
-    server_.join();
-    close(listener_);
-  }
-
-  // `reply` gets the request's head and gives all bytes of the answer; the connection then closes.
-  void serve(std::function<std::string(const std::string& head)> reply) {
-    listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    ASSERT_LT(socket_.native().size(), sizeof address.sun_path);
-    std::memcpy(address.sun_path, socket_.c_str(), socket_.native().size());
-    ASSERT_EQ(bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-    ASSERT_EQ(listen(listener_, 8), 0);
-    server_ = std::thread([this, reply = std::move(reply)] {
-      for (;;) {
-        const int client = accept(listener_, nullptr, nullptr);
-        if (client < 0) return;
-        std::string head;
-        char buffer[4096];
-        while (head.find("\r\n\r\n") == head.npos) {
-          const ssize_t size = recv(client, buffer, sizeof buffer, 0);
-          if (size <= 0) break;
-          head.append(buffer, static_cast<std::size_t>(size));
-        }
-        ++requests_;
-        const std::string text = reply(head);
-        send(client, text.data(), text.size(), MSG_NOSIGNAL);
-        close(client);
-      }
-    });
-  }
-  void serve(const std::string& text) {
-    serve([text](const std::string&) { return text; });
-  }
-
   struct Outcome {
     int status;
     std::string out;
@@ -107,12 +50,6 @@ class FakeDaemon : public testing::Test {
     arguments.insert(arguments.begin(), {"--socket", socket_});
     return run(std::move(arguments));
   }
-
-  std::filesystem::path directory_;
-  std::filesystem::path socket_;
-  int listener_ = -1;
-  std::thread server_;
-  std::atomic<int> requests_{0};
 };
 
 constexpr const char* kStatus = R"({"version":"9.9.9","pid":7,"state":"ready","registries":[]})";
@@ -311,10 +248,11 @@ TEST(Cli, HelpListsTheCommandsThatThereAre) {
   std::ostringstream err;
   const char* argv[] = {"staithe", "--help"};
   EXPECT_EQ(run_cli(2, argv, {out, err, Environment{}, Terminal{}}), kExitOk);
-  for (const char* text : {"status", "config", "version", "--socket", "$STAITHE_SOCKET"}) {
+  for (const char* text : {"status", "config", "version", "token", "pull-secret", "renew", "login",
+                           "logout", "--socket", "$STAITHE_SOCKET"}) {
     EXPECT_THAT(out.str(), HasSubstr(text));
   }
-  for (const char* text : {"doctor", "warm", "purge", "renew", "explain", "setup"}) {
+  for (const char* text : {"doctor", "warm", "purge", "explain", "setup"}) {
     EXPECT_THAT(out.str(), Not(HasSubstr(text)));
   }
 }

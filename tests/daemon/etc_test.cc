@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace staithe::daemon {
 namespace {
@@ -79,6 +82,61 @@ TEST(Etc, SendsPodmanToTheDefaultListenerByPath) {
 TEST(Etc, SendsDockerHubToTheDefaultListener) {
   const auto file = boost::json::parse(contents(kRoot / "etc/docker/daemon.json"));
   EXPECT_EQ(file.at("registry-mirrors").at(0).as_string(), "http://127.0.0.1:5050");
+}
+
+// What stands in the lines of a list of YAML below `key`.
+std::vector<std::string> yaml_list(const std::string& text, const std::string& key) {
+  std::vector<std::string> items;
+  std::istringstream lines(
+      text.substr(std::min(text.find("\n    " + key + ":\n") + 1, text.size())));
+  std::string line;
+  std::getline(lines, line);
+  constexpr std::string_view before = "      - \"";
+  while (std::getline(lines, line) && line.starts_with(before) && line.ends_with('"')) {
+    items.push_back(line.substr(before.size(), line.size() - before.size() - 1));
+  }
+  return items;
+}
+
+// What a comment hides is not there.
+std::string without_comments(const std::string& text) {
+  std::istringstream lines(text);
+  std::string result = "\n";
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find_first_not_of(' ') < line.find('#')) result += line + "\n";
+  }
+  return result;
+}
+
+TEST(Etc, TellsKubeletOfEveryAzureRegistry) {
+  const std::string text =
+      without_comments(contents(kRoot / "etc/kubelet-credential-provider.yaml"));
+  EXPECT_EQ(text.find('\t'), std::string::npos);
+  for (const char* line :
+       {"apiVersion: kubelet.config.k8s.io/v1", "kind: CredentialProviderConfig",
+        "providers:", "  - name: staithe-credential-provider", "    defaultCacheDuration: \"10m\"",
+        "    apiVersion: credentialprovider.kubelet.k8s.io/v1"}) {
+    EXPECT_THAT(text, HasSubstr("\n" + std::string(line) + "\n"));
+  }
+  // One star is one label: a regional name has two more than its suffix.
+  std::vector<std::string> expected;
+  for (const char* suffix : {"azurecr.io", "azurecr.cn", "azurecr.us"}) {
+    expected.push_back("*." + std::string(suffix));
+    expected.push_back("*.*.geo." + std::string(suffix));
+  }
+  EXPECT_EQ(yaml_list(text, "matchImages"), expected);
+}
+
+TEST(Etc, NamesTheHelpersThatAreInstalled) {
+  const std::string build = contents(kRoot / "daemon/CMakeLists.txt");
+  const auto docker = boost::json::parse(contents(kRoot / "etc/docker-config.json"));
+  EXPECT_THAT(build,
+              HasSubstr("docker-credential-" + std::string(docker.at("credsStore").as_string())));
+  const std::string nomad = without_comments(contents(kRoot / "etc/nomad-docker.hcl"));
+  EXPECT_THAT(nomad, HasSubstr("auth {\n      helper = \"staithe-nomad\"\n"));
+  EXPECT_EQ(std::ranges::count(nomad, '{'), std::ranges::count(nomad, '}'));
+  EXPECT_THAT(build, HasSubstr("docker-credential-staithe-nomad"));
+  EXPECT_THAT(build, HasSubstr("staithe-credential-provider"));
 }
 
 TEST(Unit, GrantsNoCapabilityAndSeesLittle) {

@@ -106,8 +106,26 @@ TEST(Sample, WithEveryKeyInForceStillSaysTheDefaults) {
     if (option.availability == Availability::later || option.table == "registry.identity_for") {
       continue;
     }
-    EXPECT_THAT(text, HasSubstr("\n" + std::string(option.key) + " = ")) << option.table;
+    // The keys of kinds that the built-in identity is not are among the examples.
+    const bool is_example = !belongs_to(option, "managed-identity");
+    EXPECT_THAT(text, HasSubstr((is_example ? "\n#  " : "\n") + std::string(option.key) + " = "))
+        << option.table;
   }
+}
+
+// The examples of the kinds, with what excludes each other taken out, are a configuration.
+TEST(Sample, ShowsKindsAsTheyMayBeWritten) {
+  std::string text;
+  bool in_examples = false;
+  for (const std::string& line : lines_of(sample_config())) {
+    in_examples |= line.starts_with("#  [identity.");
+    if (!in_examples || !line.starts_with("#  ")) continue;
+    if (line.contains("certificate_file") || line.contains("federated_identity")) continue;
+    text += line.substr(3) + "\n";
+  }
+  const Config config = parsed(text);
+  EXPECT_EQ(config.proxy.identities.size(), 7u);  // and the built-in one
+  EXPECT_EQ(to_toml(parsed(to_toml(config))), to_toml(config));
 }
 
 TEST(Sample, FitsAHundredColumns) {
@@ -119,6 +137,7 @@ constexpr const char* kRich = R"(
 registry = ["127.0.0.1:6000", "unix:/run/r.sock"]
 drain_timeout = "1500ms"
 [access]
+users = ["alice", "1000"]
 hosts = ["mirror.local", "mirror.local:5050"]
 [cache]
 directory = "/a \"quoted\" \\ path/é"
@@ -128,6 +147,7 @@ min_free = 1048577
 tag_ttl = "90s"
 [azure]
 cloud = "usgovernment"
+authority = "https://login.example:8443"
 acr_suffixes = ["acr.test"]
 [log]
 level = "trace"
@@ -158,6 +178,16 @@ source = "imds"
 client_id = "8d3f4b1e-0000-4000-8000-0123456789ab"
 [identity.none]
 kind = "anonymous"
+[identity.app]
+kind = "service-principal"
+tenant_id = "72f988bf-0000-4000-8000-0123456789ab"
+client_id = "8d3f4b1e-0000-4000-8000-0123456789ab"
+client_secret_file = "/secret"
+secret_expires = 2027-01-31
+[identity.puller]
+kind = "basic"
+username = "a \"b\""
+password_file = "/password"
 )";
 
 TEST(EffectiveConfiguration, ReadsBackAsItself) {
@@ -192,6 +222,10 @@ void expect_same(const toml::node& node, const boost::json::value& value, const 
     EXPECT_EQ(text->get(), std::string_view(value.get_string())) << path;
   } else if (const auto* number = node.as_integer()) {
     EXPECT_EQ(number->get(), value.to_number<std::int64_t>()) << path;
+  } else if (const auto* date = node.as_date()) {
+    std::ostringstream day;
+    day << date->get();
+    EXPECT_EQ(day.str(), std::string_view(value.as_string())) << path;
   } else {
     ASSERT_TRUE(node.is_boolean()) << path;
     EXPECT_EQ(node.as_boolean()->get(), value.as_bool()) << path;

@@ -266,8 +266,11 @@ TEST(OriginUrl, IsHttpsOrHttpWrittenOutAndIsKeptInOneForm) {
     ASSERT_TRUE(url) << text << ": " << url.error();
     EXPECT_EQ(*url, expected);
   }
-  EXPECT_FALSE(parse_https_origin("http://login.microsoftonline.com"));
-  EXPECT_EQ(parse_https_origin("https://login.microsoftonline.com/"),
+  EXPECT_FALSE(parse_authority("http://login.microsoftonline.com"));
+  EXPECT_FALSE(parse_authority("http://10.0.0.1:8080"));
+  EXPECT_EQ(parse_authority("http://localhost:8080"), "http://localhost:8080");
+  EXPECT_EQ(parse_authority("http://[::1]"), "http://[::1]");
+  EXPECT_EQ(parse_authority("https://login.microsoftonline.com/"),
             "https://login.microsoftonline.com");
 }
 

@@ -21,10 +21,14 @@ namespace staithe::proxy::auth {
 class FakeAzure {
  public:
   static constexpr std::string_view imds = "http://169.254.169.254";
+  static constexpr std::string_view entra = "https://login.microsoftonline.com";
+  static constexpr std::string_view client_id = "33333333-0000-4000-8000-000000000003";
+  static constexpr std::string_view client_secret = "the~application's+secret=";
   static constexpr std::string_view audience = "https://containerregistry.azure.net";
 
   FakeAzure(fake::FakeHttpClient& http, fake::ManualClock& clock) : http_(http), clock_(clock) {
     http_.on(std::string(imds), [this](const fake::Asked& asked) { return metadata(asked); });
+    http_.on(std::string(entra), [this](const fake::Asked& asked) { return application(asked); });
   }
 
   // A registry, under its login server's name.
@@ -71,6 +75,7 @@ class FakeAzure {
       all.emplace(text, issued.kind + " " + issued.audience);
     return all;
   }
+  int exchanges = 0;  // how many refresh tokens were given
   // How often a token of this kind was accepted after its true end (a client's fault).
   int used_after_end = 0;
 
@@ -125,6 +130,19 @@ class FakeAzure {
                              std::to_string(end) + "\",\"token_type\":\"Bearer\"}");
   }
 
+  // Client credentials with the one application's secret; a new token for each call.
+  fake::Reply application(const fake::Asked& asked) {
+    if (auto wrong = fault(asked)) return *wrong;
+    if (asked.method != "POST" || asked.field("grant_type") != "client_credentials" ||
+        asked.field("scope") != std::string(audience) + "/.default")
+      return fake::Reply::json(R"({"error":"invalid_request"})", 400);
+    if (asked.field("client_id") != client_id || asked.field("client_secret") != client_secret)
+      return fake::Reply::json(R"({"error":"invalid_client"})", 401);
+    return fake::Reply::json(
+        "{\"token_type\":\"Bearer\",\"expires_in\":" + std::to_string(entra_life) +
+        ",\"access_token\":\"" + issue("entra", std::string(audience), entra_life) + "\"}");
+  }
+
   fake::Reply acr(const std::string& host, const fake::Asked& asked) {
     if (auto wrong = fault(asked)) return *wrong;
     if (asked.target == "/v2/") {
@@ -143,6 +161,7 @@ class FakeAzure {
       if (role_missing || asked.field("grant_type") != "access_token" ||
           !find(asked.field("access_token"), "entra", audience))
         return error(401, "UNAUTHORIZED", "the Entra token is not accepted");
+      ++exchanges;
       return fake::Reply::json("{\"refresh_token\":\"" + issue("refresh", host, refresh_life) +
                                "\"}");
     }
