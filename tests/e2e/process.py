@@ -58,6 +58,9 @@ class Process:
         if code is not None:
             raise RuntimeError(f"{self.name} ended with {code}:\n{self.tail(20)}")
 
+    def signal(self, number: int) -> None:
+        self._child.send_signal(number)
+
     def kill(self) -> None:
         """kill -9: what a crash is to everything that it left behind."""
         self._child.kill()

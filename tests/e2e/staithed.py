@@ -42,6 +42,10 @@ class Staithed:
         self.socket = directory / "control.sock"
         self.cache = directory / "cache"
         self.config_file = directory / "staithe.toml"
+        self.environment: dict[str, str] = {}  # over this process's own
+        # Files and directories that the daemon sees in the place of others: target -> source.
+        # Needs root; nobody else sees them.
+        self.in_place_of: dict[str, Path] = {}
         self.config = self._default_config(azure)
 
     def _default_config(self, azure: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +82,9 @@ class Staithed:
             listener.settimeout(0.2)
             self._process = Process(
                 "staithed",
-                [binary("staithed"), "--config", self.config_file],
+                [*self._in_place(), binary("staithed"), "--config", self.config_file],
                 self.log,
-                {"NOTIFY_SOCKET": str(notify)},
+                {**self.environment, "NOTIFY_SOCKET": str(notify)},
                 self._outlive,
             )
             deadline = time.monotonic() + timeout
@@ -91,6 +95,31 @@ class Staithed:
                 except TimeoutError:
                     self._process.must_run()
         raise TimeoutError(f"staithed did not get ready:\n{self._process.tail(20)}")
+
+    def _in_place(self) -> list[str | Path]:
+        """What runs the daemon among its own mounts. A target that does not exist is made in a
+        directory of the daemon's own, over the nearest one that does."""
+        if not self.in_place_of:
+            return []
+        words: list[str | Path] = []
+        for target, source in self.in_place_of.items():
+            words += [source, target]
+        script = """set -e
+            while [ "$1" != -- ]; do
+              if [ ! -e "$2" ]; then
+                above=$(dirname "$2")
+                while [ ! -d "$above" ]; do above=$(dirname "$above"); done
+                mount -t tmpfs none "$above"
+                mkdir -p "$2"
+              fi
+              mount --bind "$1" "$2"
+              shift 2
+            done
+            shift
+            exec "$@"
+        """
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
+                *words, "--"]  # fmt: skip
 
     @property
     def process(self) -> Process:
@@ -108,19 +137,27 @@ class Staithed:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return ask(method, self.url + path, sent)
 
-    def control(self, method: str, path: str) -> Any:
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request at the control socket; gives the JSON of its answer."""
+        status, answer = self.raw_control(method, path, body)
+        if status != 200:
+            raise RuntimeError(f"{method} {path}: {status} {answer.decode()}")
+        return json.loads(answer)
+
+    def raw_control(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body, whatever they are."""
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(10)
         connection.sock.connect(str(self.socket))
         try:
-            connection.request(method, path)
+            sent = None if body is None else json.dumps(body)
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, sent, headers)
             response = connection.getresponse()
-            body = response.read()
-            if response.status != 200:
-                raise RuntimeError(f"{method} {path}: {response.status} {body.decode()}")
-            return json.loads(body)
+            return response.status, response.read()
         finally:
             connection.close()
 

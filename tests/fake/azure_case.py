@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sys
@@ -13,10 +14,11 @@ from urllib.parse import urlencode
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from azure import Azure  # noqa: E402
+from standin.assertions import ASSERTION_TYPE, decode  # noqa: E402
 from standin.client import ControlClient, Reply, ask  # noqa: E402
 from standin.faults import Barriers, Faults  # noqa: E402
 from standin.origin import Origin  # noqa: E402
-from standin.settings import ACR_AUDIENCE  # noqa: E402
+from standin.settings import ACR_AUDIENCE, SERVICE_PRINCIPAL, TENANT  # noqa: E402
 from standin.wire import Port, Response  # noqa: E402
 
 BLOB = b"0123456789" * 1000
@@ -62,6 +64,22 @@ class AzureTest(unittest.TestCase):
     def ask(self, method: str, url: str, headers=None, body=None) -> Reply:
         return ask(method, url, headers, body, self.azure.ca_file)
 
+    def entra(self, tenant: str = TENANT, url: str | None = None, **form) -> Reply:
+        """client_credentials at the token endpoint; the secret is left out with an assertion."""
+        sent = {
+            "grant_type": "client_credentials",
+            "client_id": SERVICE_PRINCIPAL["client_id"],
+            "scope": ACR_AUDIENCE + "/.default",
+            **form,
+        }
+        if "client_assertion" in form:
+            sent.setdefault("client_assertion_type", ASSERTION_TYPE)
+        else:
+            sent.setdefault("client_secret", SERVICE_PRINCIPAL["secret"])
+        sent = {name: value for name, value in sent.items() if value is not None}
+        base = url or self.addresses["entra"]
+        return self.ask("POST", f"{base}/{tenant}/oauth2/v2.0/token", body=sent)
+
     def imds(self, headers=None, method="GET", path="/metadata/identity/oauth2/token", **query):
         query.setdefault("api-version", "2018-02-01")
         query.setdefault("resource", ACR_AUDIENCE)
@@ -105,6 +123,14 @@ class AzureTest(unittest.TestCase):
 
     def link(self) -> str:
         return self.get(f"/v2/app/blobs/{DIGEST}", self.access_token()).headers["Location"]
+
+
+def basic(user: str, secret: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
+
+
+def claims_of(token: str) -> dict:
+    return json.loads(decode(token.split(".")[1]))
 
 
 def login_server(url: str) -> str:

@@ -6,20 +6,26 @@ The daemon's tests are worth as much as this: a stand-in that forgives proves no
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 import unittest
 from urllib.parse import urlencode
 
-from azure_case import BLOB, DIGEST, MANIFEST, MANIFEST_TYPE, AzureTest, login_server
+from azure_case import (
+    BLOB,
+    DIGEST,
+    MANIFEST,
+    MANIFEST_TYPE,
+    AzureTest,
+    basic,
+    claims_of,
+    login_server,
+)
 from standin.client import Reply
 from standin.settings import (
     ACR_AUDIENCE,
     ARM_AUDIENCE,
     SERVICE_PRINCIPAL,
     SYSTEM_IDENTITY,
-    TENANT,
     USER_IDENTITY,
 )
 
@@ -80,30 +86,20 @@ class Imds(AzureTest):
 
 
 class Entra(AzureTest):
-    def post(self, tenant: str = TENANT, **form) -> Reply:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": SERVICE_PRINCIPAL["client_id"],
-            "client_secret": SERVICE_PRINCIPAL["secret"],
-            "scope": ACR_AUDIENCE + "/.default",
-            **form,
-        }
-        return self.ask("POST", f"{self.addresses['entra']}/{tenant}/oauth2/v2.0/token", body=form)
-
     def test_a_secret_gives_a_token_that_the_exchange_takes(self) -> None:
-        reply = self.post()
+        reply = self.entra()
         self.assertEqual(reply.status, 200)
         self.assertEqual(reply.json()["expires_in"], 3599)
         self.assertEqual(self.exchange(reply.json()["access_token"]).status, 200)
 
     def test_refuses_with_numbers(self) -> None:
         for status, number, reply in (
-            (401, 7000215, self.post(client_secret="wrong")),
-            (400, 700016, self.post(client_id="nobody")),
-            (400, 90002, self.post(tenant="elsewhere")),
-            (400, 1002012, self.post(scope=ACR_AUDIENCE)),
-            (400, 500011, self.post(scope="https://contoso.azurecr.io/.default")),
-            (400, 70003, self.post(grant_type="password")),
+            (401, 7000215, self.entra(client_secret="wrong")),
+            (400, 700016, self.entra(client_id="nobody")),
+            (400, 90002, self.entra(tenant="elsewhere")),
+            (400, 1002012, self.entra(scope=ACR_AUDIENCE)),
+            (400, 500011, self.entra(scope="https://contoso.azurecr.io/.default")),
+            (400, 70003, self.entra(grant_type="password")),
         ):
             self.assertEqual(reply.status, status, reply.body)
             self.assertEqual(reply.json()["error_codes"], [number])
@@ -144,7 +140,7 @@ class Authorization(AzureTest):
     def test_token_answer_has_no_expires_in(self) -> None:
         reply = self.token(self.refresh_token())
         self.assertEqual(list(reply.json()), ["access_token"])
-        claims = _claims(reply.json()["access_token"])
+        claims = claims_of(reply.json()["access_token"])
         self.assertEqual(claims["exp"] - claims["iat"], 4500)
         self.assertEqual(
             claims["access"], [{"type": "repository", "name": "app", "actions": ["pull"]}]
@@ -183,7 +179,7 @@ class Authorization(AzureTest):
             (200, SERVICE_PRINCIPAL["client_id"], SERVICE_PRINCIPAL["secret"]),
         )
         for expected, user, secret in pairs:
-            self.assertEqual(self.get(url, Authorization=_basic(user, secret)).status, expected)
+            self.assertEqual(self.get(url, Authorization=basic(user, secret)).status, expected)
 
     def test_anonymous_only_where_it_is_on(self) -> None:
         query = urlencode({"service": login_server(self.acr), "scope": "repository:app:pull"})
@@ -195,14 +191,14 @@ class Authorization(AzureTest):
     def test_scopes_in_one_field_and_in_several(self) -> None:
         both = ["repository:app:pull", "repository:b:pull,push"]
         for scope in (both, " ".join(both)):
-            granted = _claims(self.access_token(scope))["access"]
+            granted = claims_of(self.access_token(scope))["access"]
             self.assertEqual([(a["name"], a["actions"]) for a in granted],
                              [("app", ["pull"]), ("b", ["pull"])])  # fmt: skip
 
     def test_a_denied_repository_is_granted_nothing_with_200(self) -> None:
         self.control.set(denied=["contoso/app"])
         token = self.access_token()
-        self.assertEqual(_claims(token)["access"], [])
+        self.assertEqual(claims_of(token)["access"], [])
         reply = self.get("/v2/app/manifests/1", token)
         self.assertEqual(reply.status, 401)
         self.assertIn('error="insufficient_scope"', reply.headers["Www-Authenticate"])
@@ -219,7 +215,7 @@ class DataPlane(AzureTest):
         )
 
     def test_wrong_basic_gets_a_challenge_without_the_endpoint(self) -> None:
-        reply = self.get("/v2/", Authorization=_basic(NULL_GUID, "wrong"))
+        reply = self.get("/v2/", Authorization=basic(NULL_GUID, "wrong"))
         self.assertEqual(reply.status, 401)
         self.assertEqual(
             reply.headers["Www-Authenticate"], 'Basic realm="Azure Container Registry"'
@@ -331,16 +327,7 @@ class HubRegistry(AzureTest):
 
     def test_a_name_without_a_slash_is_granted_nothing(self) -> None:
         answer = self.token(scope="repository:app:pull").json()
-        self.assertEqual(_claims(answer["token"])["access"], [])
-
-
-def _basic(user: str, secret: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
-
-
-def _claims(token: str) -> dict:
-    part = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        self.assertEqual(claims_of(answer["token"])["access"], [])
 
 
 if __name__ == "__main__":

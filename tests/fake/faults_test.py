@@ -8,7 +8,7 @@ import socket
 import threading
 import unittest
 
-from azure_case import BLOB, DIGEST, AzureTest
+from azure_case import BLOB, DIGEST, AzureTest, basic
 from standin.client import Reply
 
 
@@ -45,6 +45,13 @@ class FaultRules(AzureTest):
         where = "https://evil.localhost/"
         self.control.faults({"role": "acr", "path": "blobs", "action": {"redirect": where}})
         self.assertEqual(self.link(), where)
+
+    def test_echo_quotes_what_the_request_proves_itself_by(self) -> None:
+        self.control.faults({"role": "acr", "action": {"status": 403, "echo": True}})
+        reply = self.get("/v2/", Authorization=basic("me", "my password"))
+        self.assertEqual(reply.status, 403)
+        self.assertIn(b"me:my password", reply.body)
+        self.assertIn(b"the refresh token", self.token("the refresh token").body)
 
     def test_close_is_a_fin_and_reset_is_a_rst(self) -> None:
         """On the plain port, where the socket shows it without TLS between."""

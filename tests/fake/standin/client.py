@@ -29,6 +29,7 @@ def ask(
     body: bytes | dict | None = None,
     ca_file: Path | str | None = None,
     timeout: float = 60,
+    context: ssl.SSLContext | None = None,
 ) -> Reply:
     """A dict as body becomes a form. Nothing is followed and nothing is added but Host."""
     parts = urlsplit(url)
@@ -36,7 +37,7 @@ def ask(
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     connection.sock = socket.create_connection(("127.0.0.1", parts.port), timeout=timeout)
     if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=str(ca_file))
+        context = context or ssl.create_default_context(cafile=str(ca_file))
         connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
     sent = dict(headers or {})
     if isinstance(body, dict):
@@ -71,6 +72,9 @@ class ControlClient:
     def set(self, **values: Any) -> None:
         self._post("/set", json.dumps(values).encode())
 
+    def settings(self) -> dict[str, Any]:
+        return self._get("/settings")
+
     def faults(self, *rules: dict[str, Any]) -> None:
         """Replaces all rules; none takes every fault away."""
         self.set(faults=list(rules))
@@ -96,6 +100,23 @@ class ControlClient:
 
     def revoke(self, kind: str) -> None:
         self._post(f"/revoke?{urlencode({'kind': kind})}")
+
+    def service_account_token(
+        self,
+        issuer: str,
+        subject: str,
+        audience: str = "api://AzureADTokenExchange",
+        lifetime: float = 3600,
+    ) -> str:
+        """A token of a cluster's issuer, as kubelet writes it to a pod's token file."""
+        values = {
+            "issuer": issuer, "subject": subject, "audience": audience, "lifetime": lifetime,
+        }  # fmt: skip
+        return self._post("/service-account-token", json.dumps(values).encode())["token"]
+
+    def secrets(self) -> list[dict[str, str]]:
+        """Everything that may be found nowhere: `kind` and `text` of each."""
+        return self._get("/secrets")
 
     def _get(self, path: str, timeout: float = 60) -> Any:
         return self._checked(ask("GET", self._url + path, timeout=timeout))

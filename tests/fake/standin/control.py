@@ -10,6 +10,9 @@
     POST /barrier/reset?name=B            make the name usable anew
     GET  /held?name=B&count=N&timeout=S   until N requests have come to the barrier
     POST /revoke?kind=access|refresh|entra  refuse what has been issued so far
+    POST /service-account-token           {"issuer", "subject", "audience", "lifetime"}: a token
+                                          of a cluster, signed by the stand-in's issuer
+    GET  /secrets                         every secret that was issued or is held, with its kind
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from .assertions import Issuer
 from .faults import Barriers, Faults
 from .recorder import Recorder
 from .settings import Settings
@@ -32,6 +36,8 @@ class Control:
         recorder: Recorder,
         faults: Faults,
         barriers: Barriers,
+        issuer: Issuer,
+        secrets: Callable[[], list[dict[str, str]]],
         on_change: Callable[[], None],
         on_revoke: Callable[[], None],
     ) -> None:
@@ -40,6 +46,8 @@ class Control:
         self._recorder = recorder
         self._faults = faults
         self._barriers = barriers
+        self._issuer = issuer
+        self._secrets = secrets
         self._on_change = on_change
         self._on_revoke = on_revoke
 
@@ -87,6 +95,13 @@ class Control:
             case ("POST", "/revoke"):
                 self._mint.revoke(query["kind"])
                 self._on_revoke()
+            case ("POST", "/service-account-token"):
+                values = json.loads(request.body)
+                if set(values) != {"issuer", "subject", "audience", "lifetime"}:
+                    raise ValueError("issuer, subject, audience and lifetime are required")
+                return {"token": self._issuer.token(**values)}
+            case ("GET", "/secrets"):
+                return self._secrets()
             case _:
                 raise ValueError(f"no such thing: {request.method} {request.path}")
         return {"ok": True}

@@ -4,6 +4,8 @@ A rule names the requests it is for (role, method, host, a regular expression fo
 many of them to let pass first (`skip`), how many to strike (`times`, -1 for all), and one action:
 
     status, headers, body   this answer instead of the true one
+    echo                    true: with `status`, the body quotes every secret of the request, as
+                            some servers do to explain themselves
     redirect                307 to this URL
     delay                   seconds to wait before the true answer
     hang                    true: no answer at all until the stand-in stops
@@ -27,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIONS = {
-    "status", "headers", "body", "redirect", "delay", "hang", "hold", "after", "close", "reset",
+    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close", "reset",
     "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
 }  # fmt: skip
 RULE_KEYS = {"role", "method", "host", "path", "skip", "times", "action", "name"}

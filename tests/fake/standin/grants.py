@@ -37,28 +37,55 @@ def parse(fields: list[str]) -> list[Scope]:
     return scopes
 
 
-def grant(scopes: list[Scope], allowed: Callable[[str], bool]) -> list[dict]:
-    """The `access` claim for one who may pull: what was not allowed is left out, silently."""
+# What a repository-scoped token's scope map calls the actions.
+MAP_ACTIONS = {
+    "content/read": "pull",
+    "content/write": "push",
+    "content/delete": "delete",
+    "metadata/read": "metadata_read",
+    "metadata/write": "metadata_write",
+}
+
+# Which actions someone has in a repository.
+Rights = Callable[[str], tuple[str, ...]]
+
+
+def grant(scopes: list[Scope], rights: Rights, wildcard: bool = False) -> list[dict]:
+    """The `access` claim: what was asked for and is not allowed is left out, silently.
+
+    `wildcard` says whether `repository:*:..` means all repositories; in ABAC mode, and for all
+    who do not have the same rights everywhere, it means nothing.
+    """
     granted = []
     for scope in scopes:
-        # `repository:*:*` falls through here, as in ABAC mode.
-        if scope.type != "repository" or not REPOSITORY.fullmatch(scope.name):
+        if scope.type != "repository":
             continue
-        if not allowed(scope.name):
-            continue
-        if "*" in scope.actions:
-            actions = list(PULLER_ACTIONS)
+        if scope.name == "*":
+            allowed = PULLER_ACTIONS if wildcard else ()
+        elif REPOSITORY.fullmatch(scope.name):
+            allowed = rights(scope.name)
         else:
-            actions = [a for a in scope.actions if a in PULLER_ACTIONS]
+            continue
+        actions = [a for a in allowed if a in scope.actions or "*" in scope.actions]
         if actions:
             granted.append({"type": "repository", "name": scope.name, "actions": actions})
     return granted
 
 
+def map_rights(scopes: dict[str, list[str]], repository: str) -> tuple[str, ...]:
+    """What a scope map gives in a repository; `*` stands only at the end of its names."""
+    actions: list[str] = []
+    for pattern, given in scopes.items():
+        same = repository == pattern
+        if same or (pattern.endswith("*") and repository.startswith(pattern[:-1])):
+            actions += [MAP_ACTIONS[name] for name in given]
+    return tuple(dict.fromkeys(actions))
+
+
 def permits(access: list[dict], repository: str, actions: tuple[str, ...]) -> bool:
     return any(
         item["type"] == "repository"
-        and item["name"] == repository
+        and item["name"] in (repository, "*")
         and any(action in item["actions"] for action in actions)
         for item in access
     )

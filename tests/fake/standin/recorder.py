@@ -2,11 +2,13 @@
 
 An entry is there from the moment the request has been read, with `done` false, so that a request
 that is held at a barrier can be counted. Query values, tokens and bodies are never recorded;
-the names of the query keys are, because their presence is what the protocol prescribes.
+the names of the query and form keys are, because their presence is what the protocol prescribes,
+and of each secret a hash, so that a test can tell which of them came where.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -27,6 +29,9 @@ class Entry:
     host: str
     authorization: str  # none | basic | bearer | other
     range: str
+    kind: str = ""  # what a request is for, see kind_of
+    form_keys: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)  # where it stood -> SHA-256
     status: int | None = None
     seconds: float | None = None
     bytes_sent: int = 0  # of the body
@@ -44,6 +49,33 @@ class Entry:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+ROLES_OF_IDENTITY = (
+    "imds", "arc", "app-service", "machine-learning", "cloud-shell", "service-fabric",
+)  # fmt: skip
+_KINDS = (
+    (re.compile(r"/oauth2/exchange"), "exchange"),
+    (re.compile(r"/oauth2/token|/token|/v2/token"), "token"),
+    (re.compile(r"/v2/?"), "probe"),
+    (re.compile(r"/v2/.+/(manifests|blobs|tags|referrers)/[^/]+"), ""),
+)
+
+
+def kind_of(role: str, path: str) -> str:
+    """identity, entra, exchange, token, probe, manifests, blobs, tags, referrers, storage, or
+    other: the links of the credential chain, and the parts of the data plane."""
+    if role in ROLES_OF_IDENTITY:
+        return "identity"
+    if role in ("entra", "proxy"):
+        return "entra"
+    if role == "storage":
+        return "storage"
+    for pattern, kind in _KINDS:
+        found = pattern.fullmatch(path)
+        if found:
+            return kind or found[1]
+    return "other"
+
+
 class Recorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,7 +87,8 @@ class Recorder:
 
     def begin(self, **fields: Any) -> Entry:
         with self._lock:
-            entry = Entry(seq=self._next, time=time.time(), **fields)
+            kind = kind_of(fields["role"], fields["path"])
+            entry = Entry(seq=self._next, time=time.time(), kind=kind, **fields)
             self._next += 1
             self._entries.append(entry)
             if entry.role == "imds":
@@ -111,12 +144,13 @@ class Recorder:
             imds_most = self._imds_most
         of = {
             role: [e for e in entries if e.role == role]
-            for role in ("imds", "entra", "acr", "hub", "auth", "storage")
-        }
+            for role in (*ROLES_OF_IDENTITY, "entra", "proxy", "acr", "hub", "auth", "other",
+                         "storage")
+        }  # fmt: skip
         acr, storage = of["acr"], of["storage"]
         exchanges = [e for e in acr if e.path == "/oauth2/exchange"]
         tokens = [e for e in acr if e.path == "/oauth2/token"]
-        data = [e for e in acr + of["hub"] if e.path.startswith("/v2/")]
+        data = [e for e in acr + of["hub"] + of["other"] if e.path.startswith("/v2/")]
         blob_bodies = [
             e for e in storage + data if e.digest and e.method == "GET" and e.status in (200, 206)
         ]
@@ -124,6 +158,7 @@ class Recorder:
         return {
             "requests": len(entries),
             "requests_by_role": {role: len(found) for role, found in of.items()},
+            "requests_by_kind": Counter(e.kind for e in entries),
             "imds_requests": len(of["imds"]),
             "imds_max_concurrent": imds_most,
             "entra_requests": len(of["entra"]),

@@ -16,11 +16,20 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .settings import TENANT
+from .assertions import decode, encode
+from .settings import FEDERATION_AUDIENCE, TENANT
+from .vault import Vault
 
 ACR_ISSUER = "Azure Container Registry"
-ENTRA_ISSUER = f"https://sts.windows.net/{TENANT}/"
-HUB_ISSUER = "auth.localhost"
+
+
+def entra_issuer(tenant: str) -> str:
+    return f"https://sts.windows.net/{tenant}/"
+
+
+def federation_issuer(tenant: str) -> str:
+    """What stands as issuer in a federated credential that trusts a managed identity."""
+    return f"https://login.microsoftonline.com/{tenant}/v2.0"
 
 
 class Refused(Exception):
@@ -37,46 +46,68 @@ class Token:
 
 
 class Mint:
-    def __init__(self) -> None:
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._issued = 0
         # A token with a smaller number is refused although it has not expired.
         self._revoked_below: dict[str, int] = {}
+        # Tokens whose text says nothing, as GHCR's and Google's.
+        self._opaque: dict[str, dict[str, Any]] = {}
 
-    def entra(self, audience: str, client_id: str, object_id: str, lifetime: float) -> Token:
+    def entra(
+        self,
+        audience: str,
+        client_id: str,
+        object_id: str,
+        lifetime: float,
+        tenant: str = TENANT,
+        cloud: str = "public",
+    ) -> Token:
+        federated = audience == FEDERATION_AUDIENCE
         return self._issue(
             "entra",
             lifetime,
             {
-                "iss": ENTRA_ISSUER,
+                "iss": federation_issuer(tenant) if federated else entra_issuer(tenant),
                 "aud": audience,
                 "appid": client_id,
                 "oid": object_id,
                 "sub": object_id,
-                "tid": TENANT,
-                "ver": "1.0",
+                "tid": tenant,
+                "ver": "2.0" if federated else "1.0",
+                "cloud": cloud,
             },
         )
 
-    def refresh(self, login_server: str, subject: str, lifetime: float) -> Token:
+    def refresh(
+        self, login_server: str, subject: str, lifetime: float, tenant: str, abac: bool = False
+    ) -> Token:
         return self._issue(
             "refresh",
             lifetime,
             {
+                **({"aad_identity": subject} if abac else {}),
                 "iss": ACR_ISSUER,
                 "aud": login_server,
                 "sub": subject,
                 "version": "1.0",
                 "grant_type": "refresh_token",
-                "tenant": TENANT,
+                "tenant": tenant,
                 "permissions": {"actions": ["read"], "notActions": None},
                 "roles": [],
             },
         )
 
     def access(
-        self, issuer: str, audience: str, subject: str, granted: list[dict], lifetime: float
+        self,
+        issuer: str,
+        audience: str,
+        subject: str,
+        granted: list[dict],
+        lifetime: float,
+        opaque: bool = False,
     ) -> Token:
         return self._issue(
             "access",
@@ -90,18 +121,27 @@ class Mint:
                 "access": granted,
                 "roles": [],
             },
+            opaque,
         )
 
-    def check(self, kind: str, text: str, issuer: str, audiences: list[str]) -> dict[str, Any]:
+    def check(
+        self, kind: str, text: str, issuers: str | list[str], audiences: list[str]
+    ) -> dict[str, Any]:
         """The claims of a token that is of this kind, whole, in force and meant for us."""
-        parts = text.split(".")
-        if len(parts) != 3:
-            raise Refused("not a JWT")
-        if not hmac.compare_digest(self._sign(f"{parts[0]}.{parts[1]}"), parts[2]):
-            raise Refused("signature does not hold")
-        claims = json.loads(_decode(parts[1]))
-        if claims["kind"] != kind or claims["iss"] != issuer:
+        claims = self._opaque.get(text)
+        if claims is None:
+            parts = text.split(".")
+            if len(parts) != 3:
+                raise Refused("not a JWT")
+            # As bytes, because a peer may send any character.
+            given = parts[2].encode(errors="replace")
+            if not hmac.compare_digest(self._sign(f"{parts[0]}.{parts[1]}").encode(), given):
+                raise Refused("signature does not hold")
+            claims = json.loads(decode(parts[1]))
+        if claims["kind"] != kind:
             raise Refused(f"a {claims['kind']} token where a {kind} token belongs")
+        if claims["iss"] not in ([issuers] if isinstance(issuers, str) else issuers):
+            raise Refused(f"issuer is {claims['iss']}")
         if claims["aud"] not in audiences:
             raise Refused(f"audience is {claims['aud']}")
         now = time.time()
@@ -118,7 +158,9 @@ class Mint:
         with self._lock:
             self._revoked_below[kind] = self._issued + 1
 
-    def _issue(self, kind: str, lifetime: float, claims: dict[str, Any]) -> Token:
+    def _issue(
+        self, kind: str, lifetime: float, claims: dict[str, Any], opaque: bool = False
+    ) -> Token:
         with self._lock:
             self._issued += 1
             number = self._issued
@@ -132,25 +174,29 @@ class Mint:
             "kind": kind,
             "number": number,
         }
-        body = _encode(b'{"alg":"HS256","typ":"JWT"}') + "." + _encode(json.dumps(claims).encode())
-        return Token(f"{body}.{self._sign(body)}", claims)
+        if opaque:
+            text = secrets.token_urlsafe(48)
+            with self._lock:
+                self._opaque[text] = claims
+        else:
+            body = encode(b'{"alg":"HS256","typ":"JWT"}')
+            body += "." + encode(json.dumps(claims).encode())
+            text = f"{body}.{self._sign(body)}"
+        self._vault.add(f"{kind} token", text)
+        return Token(text, claims)
 
     def _sign(self, body: str) -> str:
-        return _encode(hmac.digest(self._key, body.encode(), hashlib.sha256))
+        return encode(hmac.digest(self._key, body.encode(), hashlib.sha256))
 
     # Signed links of the storage host use the same key, but another text, so that neither can
     # be passed off as the other.
     def sign_link(self, path: str, expires: str) -> str:
-        digest = hmac.digest(self._key, f"link\n{path}\n{expires}".encode(), hashlib.sha256)
-        return base64.b64encode(digest).decode()
+        return self._vault.add("link signature", self._link_signature(path, expires))
 
     def link_holds(self, path: str, expires: str, signature: str) -> bool:
-        return hmac.compare_digest(self.sign_link(path, expires), signature)
+        true = self._link_signature(path, expires).encode()
+        return hmac.compare_digest(true, signature.encode(errors="replace"))
 
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decode(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    def _link_signature(self, path: str, expires: str) -> str:
+        text = f"link\n{path}\n{expires}".encode(errors="replace")
+        return base64.b64encode(hmac.digest(self._key, text, hashlib.sha256)).decode()

@@ -6,6 +6,7 @@ bytes, a RST, a pause in the middle) are done on the socket, so this reads and w
 
 from __future__ import annotations
 
+import base64
 import json
 import mmap
 import os
@@ -23,6 +24,7 @@ from urllib.parse import parse_qsl, unquote
 
 from .faults import Barriers, Faults, Rule
 from .recorder import Entry, Recorder
+from .vault import fingerprint
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 1024 * 1024
@@ -191,6 +193,7 @@ class Port:
         lower = {key.lower(): value for key, value in headers}
         entry = self._begin(method, path, query, lower, number)
         request = Request(method, target, unquote(path), query, headers, body, entry)
+        _note_secrets(request)
         keep = version == "HTTP/1.1" and lower.get("connection", "").lower() != "close"
         try:
             rule = None
@@ -233,6 +236,36 @@ class Port:
         if any(k.lower() == "expect" and v.lower() == "100-continue" for k, v in headers):
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         return reader.exactly(int(length))
+
+
+# Where a request may carry a secret; X-IDENTITY-HEADER and `secret` are App Service's.
+_SECRET_HEADERS = ("authorization", "x-identity-header", "secret", "cookie")
+_SECRET_FIELDS = (
+    "client_secret", "client_assertion", "access_token", "refresh_token", "password",
+)  # fmt: skip
+
+
+def _note_secrets(request: Request) -> None:
+    """Hashes of what came, so that a test can tell what went where without the log being one."""
+    request.log.form_keys = [name for name, _ in request.form() or []]
+    request.log.secrets = {name: fingerprint(text) for name, text in _secrets(request).items()}
+
+
+def _secrets(request: Request) -> dict[str, str]:
+    found = {name: request.header(name) for name in _SECRET_HEADERS}
+    found |= {name: value for name, value in request.form() or [] if name in _SECRET_FIELDS}
+    return {name: value for name, value in found.items() if value}
+
+
+def _echo(request: Request) -> bytes:
+    """Everything that the request proves itself by, as it came and as it reads."""
+    quoted = list(_secrets(request).values()) + [value for _, value in request.query]
+    scheme, _, value = (request.header("authorization") or "").partition(" ")
+    if scheme.lower() == "basic":
+        quoted.append(base64.b64decode(value + "==").decode(errors="replace"))
+    text = f"refused: {request.target} {' '.join(quoted)}"
+    error = {"code": "UNAUTHORIZED", "message": text, "detail": text}
+    return json.dumps({"error": "e", "error_description": text, "errors": [error]}).encode()
 
 
 class _Ended(Exception):
@@ -322,6 +355,8 @@ class _Answer:
             return Response(307, [("Location", action["redirect"])])
         if "status" in action:
             headers = list(action.get("headers", {}).items())
+            if action.get("echo"):
+                return Response(action["status"], headers, _echo(self._request))
             return Response(action["status"], headers, action.get("body", "").encode())
         return None
 
