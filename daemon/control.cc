@@ -130,6 +130,7 @@ json::object Control::status() const {
                                    {"collapsed", traffic.collapsed},
                                    {"stale", traffic.stale},
                                    {"errors", traffic.errors},
+                                   {"denied", sources_.access.denied()},
                                    {"bytes_served", traffic.bytes_served},
                                    {"bytes_fetched", fetched_bytes(sources_.registries)}}},
           {"registries", describe(sources_.config, sources_.registries)},
@@ -138,6 +139,12 @@ json::object Control::status() const {
 
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   const auto& request = exchange.request();
+  if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
+    co_await exchange.reply_error(403, "DENIED",
+                                  "this user may not ask this daemon; ask as root, or as a user "
+                                  "that access.users or access.groups of staithe.toml names");
+    co_return;
+  }
   if (request.method != "GET" && request.method != "HEAD") {
     exchange.add("Allow", "GET, HEAD");
     co_await exchange.reply_error(405, "UNSUPPORTED",

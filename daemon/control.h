@@ -10,6 +10,7 @@
 
 #include "cache/clock.h"
 #include "cache/store.h"
+#include "daemon/access.h"
 #include "daemon/options.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
@@ -28,6 +29,7 @@ class Control final : public proxy::Handler {
     const proxy::Proxy& proxy;
     const proxy::Registries& registries;
     const proxy::Fills& fills;
+    Access& access;
   };
   explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}
 

@@ -14,8 +14,10 @@ namespace staithe::daemon {
 
 namespace {
 
-// The group of the socket may ask; who may do more is checked per request.
+// The group of the socket may ask; who may do more is checked per request. Where [access] names
+// somebody, every user may connect and every request is judged.
 constexpr unsigned control_mode = 0660;
+constexpr unsigned restricted_control_mode = 0666;
 // Clients of all users connect to the registry socket; who they are is asked from the kernel.
 constexpr unsigned registry_mode = 0666;
 constexpr std::size_t control_connections = 100;
@@ -51,6 +53,7 @@ Service::Service(asio::io_context& context, Config config)
     : loop_(context.get_executor()),
       config_(std::move(config)),
       tasks_(loop_, report_task),
+      access_(loop_, clock_, tasks_, ::geteuid()),
       store_(loop_, config_.cache, disk_, clock_, report_store),
       http_(loop_),
       files_(store_.disk_pool()),
@@ -73,7 +76,8 @@ Service::Service(asio::io_context& context, Config config)
                 .store = store_,
                 .proxy = proxy_,
                 .registries = registries_,
-                .fills = fills_}),
+                .fills = fills_,
+                .access = access_}),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
                         .connection = {.header_timeout = config_.proxy.limits.header_timeout,
@@ -139,16 +143,36 @@ void Service::listen() {
     prepare_socket_directory(config_.control_socket.parent_path());
     control_server_.listen(
         value_or_throw(proxy::ListenAddress::parse("unix:" + config_.control_socket.string())),
-        control_mode);
+        access_.restricted() ? restricted_control_mode : control_mode);
+    owns_control_socket_ = true;
   }
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
   control_.set_addresses(registry_server_.addresses());
+}
+
+void Service::apply_access() {
+  if (access_.restricted()) {
+    proxy_.restrict([this](proxy::Peer peer) { return access_.allows(Right::pull, peer); });
+  } else {
+    proxy_.restrict({});
+  }
+  if (owns_control_socket_)
+    ::chmod(config_.control_socket.c_str(),
+            access_.restricted() ? restricted_control_mode : control_mode);
+}
+
+asio::awaitable<void> Service::reload_access() {
+  // A copy, since the names may take a while and another reload may come.
+  proxy::AccessSettings settings = config_.proxy.access;
+  co_await access_.load(std::move(settings));
+  apply_access();
 }
 
 asio::awaitable<void> Service::run() {
   std::exception_ptr failed;
   try {
     co_await store_.open();
+    co_await reload_access();
     listen();
     registry_server_.start();
     control_server_.start();
@@ -184,6 +208,8 @@ void Service::reload(std::expected<Config, Faults> config) {
   config_.proxy.registries = config->proxy.registries;
   config_.proxy.identities = config->proxy.identities;
   config_.proxy.hosts = config->proxy.hosts;
+  const bool same_access = config->proxy.access == config_.proxy.access;
+  config_.proxy.access = config->proxy.access;
   config_.cache.max_size = config->cache.max_size;
   config_.cache.min_free = config->cache.min_free;
   config_.drain_timeout = config->drain_timeout;
@@ -191,6 +217,7 @@ void Service::reload(std::expected<Config, Faults> config) {
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  if (!same_access) tasks_.spawn("access", reload_access());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});

@@ -20,6 +20,7 @@
 #include "cache/random.h"
 #include "cache/store.h"
 #include "cache/task_group.h"
+#include "daemon/access.h"
 #include "daemon/control.h"
 #include "daemon/options.h"
 #include "daemon/systemd.h"
@@ -48,6 +49,9 @@ class Service {
 
  private:
   void listen();
+  // What [access] means for the listeners, once access_ has it.
+  void apply_access();
+  asio::awaitable<void> reload_access();
   asio::awaitable<void> drain();
   asio::awaitable<void> close();
   asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
@@ -63,6 +67,7 @@ class Service {
   SystemRandom random_;
   cache::PosixDisk disk_;
   TaskGroup tasks_;
+  Access access_;
   cache::Store store_;
   proxy::CurlLoop http_;
   proxy::auth::PosixFiles files_;
@@ -74,6 +79,7 @@ class Service {
   Control control_;
   proxy::Server registry_server_;
   proxy::Server control_server_;
+  bool owns_control_socket_ = false;
   bool stopping_ = false;
   Event stop_asked_;
 };

@@ -163,6 +163,11 @@ asio::awaitable<void> Exchange::finish() {
   announced_ = sent_;
 }
 
+Peer Exchange::peer() const {
+  if (!connection_.peer_) connection_.peer_ = peer_of(connection_.socket_.native_handle());
+  return *connection_.peer_;
+}
+
 void Exchange::close_after_answer() { connection_.keep_alive_ = false; }
 
 // ---- Connection --------------------------------------------------------------------------------

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "proxy/peer.h"
 
 namespace staithe::proxy {
 
@@ -80,6 +81,9 @@ class Exchange {
   asio::awaitable<void> send_file(int fd, std::uint64_t begin, std::uint64_t end);
   // After the last byte of a chunked body.
   asio::awaitable<void> finish();
+
+  // Who made the connection. The kernel is asked once per connection, at the first call.
+  Peer peer() const;
 
   // No further request on this connection: the peer does not speak our protocol.
   void close_after_answer();
@@ -155,6 +159,7 @@ class Connection {
   bool draining_ = false;
   bool keep_alive_ = true;  // after the current answer
   bool http_1_0_ = false;
+  std::optional<Peer> peer_;  // once somebody asked
 };
 
 }  // namespace staithe::proxy

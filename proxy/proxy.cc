@@ -34,6 +34,9 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
     co_await exchange.reply_error(403, "DENIED", "requests of web pages are not served");
     co_return;
   }
+  // Before anything is said about registries; whether the daemon lives is no secret.
+  const bool is_health = request.target == "/healthz" || request.target == "/readyz";
+  if (may_use_ && !is_health && !co_await may_use(exchange)) co_return;
   if (request.method != "GET" && request.method != "HEAD") {
     exchange.add("Allow", "GET, HEAD");
     co_await exchange.reply_error(405, "UNSUPPORTED",
@@ -78,6 +81,25 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   const ErrorReply reply = blob ? reply_for_blob(error->code) : reply_for(error->code);
   log::debug("request refused", {{"target", request.target}, {"error", *error}});
   co_await exchange.reply_error(reply.status, reply.code, error->detail);
+}
+
+// Answers if not. Never by a challenge: no password would help (registry-clients.md, section 1).
+asio::awaitable<bool> Proxy::may_use(Exchange& exchange) {
+  const MayUse rule = may_use_;  // a reload may replace it meanwhile
+  const Peer peer = exchange.peer();
+  if (co_await rule(peer)) co_return true;
+  ++traffic_.denied;
+  const std::string message =
+      peer ? "the user with uid " + std::to_string(*peer) +
+                 " may not use this machine's identity; root can add the user to access.users, or "
+                 "one of its groups to access.groups, in staithe.toml"
+           : std::string(
+                 "the kernel does not tell which user made this connection, so it may not use this "
+                 "machine's identity; connect from this machine and its network namespace, or to a "
+                 "unix: socket of listen.registry");
+  exchange.add("Cache-Status", "staithe; fwd=miss; detail=denied");
+  co_await exchange.reply_error(403, "DENIED", message);
+  co_return false;
 }
 
 asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {

@@ -3,6 +3,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "proxy/host_policy.h"
 #include "proxy/manifests.h"
 #include "proxy/outcome.h"
+#include "proxy/peer.h"
 #include "proxy/registries.h"
 #include "proxy/route.h"
 
@@ -24,6 +26,7 @@ struct Traffic {
   std::uint64_t collapsed = 0;
   std::uint64_t stale = 0;
   std::uint64_t errors = 0;  // answered with a status of 400 or more, or cut short
+  std::uint64_t denied = 0;  // of these, the requests of users that may not ask
   std::uint64_t bytes_served = 0;
 };
 
@@ -35,6 +38,10 @@ class Proxy final : public Handler {
 
   // Whose requests are taken; until this is called, none. Called once the addresses are known.
   void admit(HostPolicy policy) { policy_ = std::move(policy); }
+  // Whether the user behind a connection may ask for registry content; by default everybody may.
+  using MayUse = std::function<asio::awaitable<bool>(Peer)>;
+  // Replaces the rule; an empty one lets everybody, and nobody is asked who he is.
+  void restrict(MayUse may_use) { may_use_ = std::move(may_use); }
   // What /readyz says.
   void set_ready(bool ready) { ready_ = ready; }
 
@@ -45,12 +52,14 @@ class Proxy final : public Handler {
   const Traffic& traffic() const { return traffic_; }
 
  private:
+  asio::awaitable<bool> may_use(Exchange& exchange);
   asio::awaitable<Outcome> dispatch(Exchange& exchange, Route route);
 
   Registries& registries_;
   Blobs blobs_;
   Manifests manifests_;
   std::optional<HostPolicy> policy_;
+  MayUse may_use_;
   bool ready_ = false;
   Traffic traffic_;
 };

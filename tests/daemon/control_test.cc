@@ -32,12 +32,15 @@ class ControlTest : public testing::Test {
 
   House house_;
   const Config config_ = defaults();
+  TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
+  Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
                     .proxy = house_.proxy,
                     .registries = house_.registries,
-                    .fills = house_.fills}};
+                    .fills = house_.fills,
+                    .access = access_}};
 };
 
 TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {

@@ -1,0 +1,151 @@
+#include "proxy/peer.h"
+
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+namespace staithe::proxy {
+
+namespace {
+
+constexpr std::uint32_t sequence = 1;  // one question per netlink socket
+
+std::optional<TcpEnd> tcp_end(const sockaddr_storage& address) {
+  TcpEnd end;
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    end.address.s6_addr[10] = end.address.s6_addr[11] = 0xff;
+    std::memcpy(&end.address.s6_addr[12], &v4.sin_addr, 4);
+    end.port = ntohs(v4.sin_port);
+    return end;
+  }
+  if (address.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    end.address = v6.sin6_addr;
+    end.port = ntohs(v6.sin6_port);
+    return end;
+  }
+  return std::nullopt;
+}
+
+// As the kernel's answer has it.
+TcpEnd tcp_end(unsigned family, const __be32 (&words)[4], __be16 port) {
+  TcpEnd end;
+  end.port = ntohs(port);
+  if (family == AF_INET) {
+    end.address.s6_addr[10] = end.address.s6_addr[11] = 0xff;
+    std::memcpy(&end.address.s6_addr[12], words, 4);
+  } else {
+    std::memcpy(&end.address, words, 16);
+  }
+  return end;
+}
+
+void put(const TcpEnd& end, unsigned family, __be32 (&words)[4], __be16& port) {
+  port = htons(end.port);
+  if (family == AF_INET) {
+    std::memcpy(words, &end.address.s6_addr[12], 4);
+  } else {
+    std::memcpy(words, &end.address, 16);
+  }
+}
+
+// A socket that is, or just was, connected. The kernel answers with a listening socket too if only
+// that is left at the address, and that one may be anybody's.
+bool is_connected(unsigned state) {
+  return state == TCP_ESTABLISHED || state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 ||
+         state == TCP_CLOSE_WAIT || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+struct Question {
+  nlmsghdr header;
+  inet_diag_req_v2 body;
+};
+
+Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs) {
+  Question question{};
+  question.header.nlmsg_len = sizeof question;
+  question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  question.header.nlmsg_flags = NLM_F_REQUEST;  // without NLM_F_DUMP: exactly this one
+  question.header.nlmsg_seq = sequence;
+  question.body.sdiag_family = static_cast<__u8>(family);
+  question.body.sdiag_protocol = IPPROTO_TCP;
+  question.body.idiag_states = ~0U;
+  // Their socket, so theirs is its source.
+  put(theirs, family, question.body.id.idiag_src, question.body.id.idiag_sport);
+  put(ours, family, question.body.id.idiag_dst, question.body.id.idiag_dport);
+  question.body.id.idiag_cookie[0] = question.body.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+
+  sockaddr_nl kernel{};
+  kernel.nl_family = AF_NETLINK;
+  if (::sendto(netlink, &question, sizeof question, MSG_DONTWAIT,
+               reinterpret_cast<const sockaddr*>(&kernel),
+               sizeof kernel) != static_cast<ssize_t>(sizeof question))
+    return std::nullopt;
+
+  alignas(nlmsghdr) std::array<char, 8192> buffer;
+  sockaddr_nl from{};
+  socklen_t from_size = sizeof from;
+  const ssize_t got = ::recvfrom(netlink, buffer.data(), buffer.size(), MSG_DONTWAIT,
+                                 reinterpret_cast<sockaddr*>(&from), &from_size);
+  if (got < static_cast<ssize_t>(NLMSG_LENGTH(sizeof(inet_diag_msg))) || from.nl_pid != 0)
+    return std::nullopt;  // an error, or not the kernel
+  const auto* const header = reinterpret_cast<const nlmsghdr*>(buffer.data());
+  if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_seq != sequence ||
+      header->nlmsg_len > static_cast<std::uint32_t>(got) ||
+      header->nlmsg_len < NLMSG_LENGTH(sizeof(inet_diag_msg)))
+    return std::nullopt;
+  const auto* const found = reinterpret_cast<const inet_diag_msg*>(NLMSG_DATA(header));
+  const unsigned found_family = found->idiag_family;
+  const bool same = (found_family == AF_INET || found_family == AF_INET6) &&
+                    tcp_end(found_family, found->id.idiag_src, found->id.idiag_sport) == theirs &&
+                    tcp_end(found_family, found->id.idiag_dst, found->id.idiag_dport) == ours;
+  // Without an inode no process holds the socket, and the uid says nothing.
+  if (!same || !is_connected(found->idiag_state) || found->idiag_inode == 0) return std::nullopt;
+  return found->idiag_uid;
+}
+
+}  // namespace
+
+bool TcpEnd::operator==(const TcpEnd& other) const {
+  return port == other.port && std::memcmp(&address, &other.address, sizeof address) == 0;
+}
+
+Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs) {
+  const bool v4 = IN6_IS_ADDR_V4MAPPED(&ours.address) && IN6_IS_ADDR_V4MAPPED(&theirs.address);
+  // A socket for each question: no answer to another one can be waiting in it.
+  const int netlink =
+      ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
+  if (netlink < 0) return std::nullopt;
+  const Peer peer = ask(netlink, v4 ? AF_INET : AF_INET6, ours, theirs);
+  ::close(netlink);
+  return peer;
+}
+
+Peer peer_of(int fd) {
+  sockaddr_storage local{};
+  socklen_t size = sizeof local;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return std::nullopt;
+  if (local.ss_family == AF_UNIX) {
+    ucred credentials{};
+    size = sizeof credentials;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0 ||
+        credentials.uid == static_cast<uid_t>(-1))
+      return std::nullopt;
+    return credentials.uid;
+  }
+  sockaddr_storage remote{};
+  size = sizeof remote;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &size) != 0) return std::nullopt;
+  const auto ours = tcp_end(local);
+  const auto theirs = tcp_end(remote);
+  return ours && theirs ? tcp_peer(*ours, *theirs) : std::nullopt;
+}
+
+}  // namespace staithe::proxy

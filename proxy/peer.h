@@ -1,0 +1,35 @@
+// Which local user is at the other end of a connection, by the kernel's word (threat T1).
+//
+// A Unix socket knows its peer since connect() (SO_PEERCRED). For a TCP connection over loopback
+// the kernel is asked for the other socket of exactly this pair of addresses (sock_diag); its
+// answer names the user that created that socket. A socket that no process holds any more has no
+// user, and nor does one in another network namespace: unknown, which is nobody and not root.
+#pragma once
+
+#include <netinet/in.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace staithe::proxy {
+
+// A uid, or nullopt where the kernel cannot tell.
+using Peer = std::optional<unsigned>;
+
+// Of a connected socket. Takes some microseconds and never waits: a question about a TCP connection
+// is answered by the kernel while it is being put.
+Peer peer_of(int fd);
+
+// One end of a TCP connection; IPv4 as the mapped IPv6 address, since one end may be an IPv6 socket
+// and the other not.
+struct TcpEnd {
+  in6_addr address{};
+  std::uint16_t port = 0;
+
+  bool operator==(const TcpEnd& other) const;
+};
+
+// The user of the local socket that stands at `theirs` and is connected to `ours`.
+Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs);
+
+}  // namespace staithe::proxy
