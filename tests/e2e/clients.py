@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from process import Process
+from process import Process, in_place_of_others
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -19,12 +19,17 @@ class ClientFailed(Exception):
     pass
 
 
-def run(command: list[str | Path], env: dict[str, str] | None = None, timeout: float = 300) -> str:
+def run(
+    command: list[str | Path],
+    env: dict[str, str] | None = None,
+    timeout: float = 300,
+    stdin: str = "",
+) -> str:
     """Runs a client to its end; gives what it printed, raises with it when it failed."""
     done = subprocess.run(
         [str(word) for word in command],
         env={**os.environ, "PATH": PATH, **(env or {})},
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,17 +145,36 @@ class Containerd:
 
 
 class Dockerd:
-    """dockerd on the lab's containerd, without a bridge and without touching iptables."""
+    """dockerd on the lab's containerd, without a bridge and without touching iptables.
 
-    def __init__(self, directory: Path, containerd: Containerd, mirrors: list[str]) -> None:
+    `straight` are registries (host:port) below *.localhost that it pulls from itself, taking any
+    certificate; Go's resolver knows such names only from a hosts file.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        containerd: Containerd,
+        mirrors: list[str],
+        straight: list[str] | None = None,
+    ) -> None:
         directory.mkdir()
         self._directory = directory
         self.socket = directory / "docker.sock"
+        self.client_directory = directory / "client"
+        self.client_directory.mkdir()
         config = directory / "daemon.json"
-        config.write_text(json.dumps({"registry-mirrors": mirrors}))
+        settings = {"registry-mirrors": mirrors, "insecure-registries": straight or []}
+        config.write_text(json.dumps(settings))
+        mounts = {}
+        if straight:
+            hosts = directory / "hosts"
+            names = {"localhost", *(s.partition(":")[0] for s in straight)}
+            hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in sorted(names)))
+            mounts = {"/etc/hosts": hosts}
         self.process = Process(
             "dockerd",
-            ["/usr/sbin/dockerd", "--config-file", config, "--data-root", directory / "root",
+            [*in_place_of_others(mounts), "/usr/sbin/dockerd", "--config-file", config, "--data-root", directory / "root",
              "--exec-root", directory / "exec", "-H", f"unix://{self.socket}", "--containerd",
              containerd.socket, "--pidfile", directory / "docker.pid", "--iptables=false",
              "--log-level=warn", "--ip6tables=false", "--bridge=none",
@@ -170,10 +194,10 @@ class Dockerd:
     def run(self, reference: str, *command: str) -> str:
         return self.docker("run", "--rm", "--network=none", reference, *command)
 
-    def docker(self, *words: str) -> str:
+    def docker(self, *words: str, env: dict[str, str] | None = None, stdin: str = "") -> str:
         # Debian's client by its full path: another one may come earlier on PATH.
-        env = {"DOCKER_CONFIG": str(self._directory / "client")}
-        return run(["/usr/bin/docker", "-H", f"unix://{self.socket}", *words], env)
+        env = {"DOCKER_CONFIG": str(self.client_directory), **(env or {})}
+        return run(["/usr/bin/docker", "-H", f"unix://{self.socket}", *words], env, stdin=stdin)
 
     def _answers(self) -> bool:
         return self.socket.exists() and _succeeds(

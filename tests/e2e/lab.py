@@ -123,8 +123,9 @@ class Lab:
         self.processes.append(found.process)
         return found
 
-    def dockerd(self, mirrors: list[str]) -> Dockerd:
-        found = Dockerd(self._client_directory("dockerd"), self.containerd(), mirrors)
+    def dockerd(self, mirrors: list[str], straight: list[str] | None = None) -> Dockerd:
+        directory = self._client_directory("dockerd")
+        found = Dockerd(directory, self.containerd(), mirrors, straight)
         self._stops.append(found.stop)
         self.processes.append(found.process)
         return found

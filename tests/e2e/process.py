@@ -91,3 +91,30 @@ class Process:
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def in_place_of_others(mounts: dict[str, Path]) -> list[str | Path]:
+    """What runs a program among mounts of its own: each target (a file or directory) is seen as
+    its source. A target that does not exist is made in a directory of the program's own, over the
+    nearest one that does. Needs root; nobody else sees them."""
+    if not mounts:
+        return []
+    words: list[str | Path] = []
+    for target, source in mounts.items():
+        words += [source, target]
+    script = """set -e
+        while [ "$1" != -- ]; do
+          if [ ! -e "$2" ]; then
+            above=$(dirname "$2")
+            while [ ! -d "$above" ]; do above=$(dirname "$above"); done
+            mount -t tmpfs none "$above"
+            mkdir -p "$2"
+          fi
+          mount --bind "$1" "$2"
+          shift 2
+        done
+        shift
+        exec "$@"
+    """
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
+            *words, "--"]  # fmt: skip

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from process import Process
+from process import Process, in_place_of_others
 from registry import free_port  # tests/images
 from standin.client import Reply, ask  # tests/fake
 
@@ -82,7 +82,7 @@ class Staithed:
             listener.settimeout(0.2)
             self._process = Process(
                 "staithed",
-                [*self._in_place(), binary("staithed"), "--config", self.config_file],
+                [*in_place_of_others(self.in_place_of), binary("staithed"), "--config", self.config_file],
                 self.log,
                 {**self.environment, "NOTIFY_SOCKET": str(notify)},
                 self._outlive,
@@ -95,31 +95,6 @@ class Staithed:
                 except TimeoutError:
                     self._process.must_run()
         raise TimeoutError(f"staithed did not get ready:\n{self._process.tail(20)}")
-
-    def _in_place(self) -> list[str | Path]:
-        """What runs the daemon among its own mounts. A target that does not exist is made in a
-        directory of the daemon's own, over the nearest one that does."""
-        if not self.in_place_of:
-            return []
-        words: list[str | Path] = []
-        for target, source in self.in_place_of.items():
-            words += [source, target]
-        script = """set -e
-            while [ "$1" != -- ]; do
-              if [ ! -e "$2" ]; then
-                above=$(dirname "$2")
-                while [ ! -d "$above" ]; do above=$(dirname "$above"); done
-                mount -t tmpfs none "$above"
-                mkdir -p "$2"
-              fi
-              mount --bind "$1" "$2"
-              shift 2
-            done
-            shift
-            exec "$@"
-        """
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
-                *words, "--"]  # fmt: skip
 
     @property
     def process(self) -> Process:
