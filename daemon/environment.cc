@@ -32,7 +32,7 @@ Environment Environment::of_process() {
   for (const char* name :
        {"CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY",
         "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME", "PATH", "STAITHE_SOCKET",
-        "STAITHE_DOCKER_STORE", "STAITHE_DOCKER_USERNAME"}) {
+        "STAITHE_DOCKER_STORE", "STAITHE_DOCKER_USERNAME", "STAITHE_KUBELET_FALLBACK"}) {
     if (const char* value = std::getenv(name)) environment.variables[name] = value;
   }
   environment.why_unreadable = [](const std::filesystem::path& path) -> std::string {
