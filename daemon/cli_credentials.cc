@@ -157,13 +157,15 @@ CredentialCommands::CredentialCommands(CLI::App& app) {
 
   token_ = add("token", "A registry's token, for a program that staithed does not serve",
                "Examples:\n"
-               "  staithe token contoso.azurecr.io --json\n"
-               "  staithe token contoso.azurecr.io | docker login contoso.azurecr.io \\\n"
+               "  staithe token contoso.azurecr.io\n"
+               "  staithe token contoso.azurecr.io --raw | docker login contoso.azurecr.io \\\n"
                "    -u 00000000-0000-0000-0000-000000000000 --password-stdin\n"
-               "With --json as az acr login --expose-token: {\"accessToken\",\"loginServer\"}.\n"
+               "As az acr login --expose-token: {\"accessToken\",\"loginServer\"}; with --raw the\n"
+               "token alone.\n"
                "For root and the user that staithed runs as. The token ends by itself: prefer\n"
                "docker-credential-staithe, which gives a new one each time.");
   add_registry(token_)->required();
+  token_->add_flag("--raw", raw_, "The token alone");
 
   pull_secret_ =
       add("pull-secret", "A Kubernetes pull secret for a registry, as YAML",
@@ -235,7 +237,7 @@ std::optional<int> CredentialCommands::run(const CliContext& context,
 int CredentialCommands::token(const CliContext& context, const std::filesystem::path& socket) {
   const auto credential = exposed(context, socket, registry_);
   if (!credential) return credential.error();
-  if (as_json_) {
+  if (!raw_) {
     json::object object(proxy::auth::wiping_memory());
     object["accessToken"] = credential->password.reveal();
     object["loginServer"] = registry_;

@@ -46,6 +46,7 @@ class CredentialCommands {
   std::string name_;
   std::string namespace_;
   bool as_json_ = false;
+  bool raw_ = false;
   bool token_stdin_ = false;
 };
 

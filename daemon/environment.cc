@@ -32,7 +32,7 @@ Environment Environment::of_process() {
   for (const char* name :
        {"CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY",
         "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME", "PATH", "STAITHE_SOCKET",
-        "STAITHE_DOCKER_STORE", "STAITHE_DOCKER_USERNAME",
+        "STAITHE_DOCKER_STORE", "STAITHE_DOCKER_USERNAME", "STAITHE_KUBELET_FALLBACK",
         // Workload identity, and where managed identities are (azure-protocol.md sections 6.5 to
         // 6.7). IDENTITY_HEADER and MSI_SECRET are secrets of this machine alone; nothing shows
         // them.

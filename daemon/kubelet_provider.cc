@@ -37,20 +37,26 @@ std::string annotation(const KubeletRequest& request, std::string_view key) {
   return found == request.service_account_annotations.end() ? std::string() : found->second;
 }
 
-// The pod's identity; none if kubelet sends no token, or if the service account names no identity
-// of Azure and so wants the node's. Half of one is a mistake, and never the node's.
-Result<std::optional<ServiceAccount>> service_account(KubeletRequest& request) {
+// The pod's identity; none if kubelet sends no token. A pod that names none is refused, as Azure's
+// own provider refuses it, because the node's identity may pull what the pod's may not; unless the
+// operator allows that (`fallback`). Half of an identity is a mistake in any case.
+Result<std::optional<ServiceAccount>> service_account(KubeletRequest& request,
+                                                      std::string_view fallback) {
   if (request.service_account_token.empty()) return std::nullopt;
   ServiceAccount account{.token = {},
                          .client_id = annotation(request, client_id_key),
                          .tenant_id = annotation(request, tenant_id_key)};
-  if (account.client_id.empty() && account.tenant_id.empty()) return std::nullopt;
+  const bool names_none = account.client_id.empty() && account.tenant_id.empty();
+  if (names_none && fallback == "node") return std::nullopt;
   if (account.client_id.empty() || account.tenant_id.empty()) {
     const std::string_view missing = account.client_id.empty() ? client_id_key : tenant_id_key;
     return fail(Errc::bad_request,
                 "the service account has no annotation " + std::string(missing) +
-                    " though it has the other one: add it to the service account, and to the "
-                    "annotation keys of the CredentialProviderConfig");
+                    ": add it, and name it among the annotation keys of the "
+                    "CredentialProviderConfig" +
+                    (names_none ? "; or let such pods pull with the node's identity, with "
+                                  "STAITHE_KUBELET_FALLBACK=node in its env"
+                                : ""));
   }
   account.token = std::move(request.service_account_token);
   return account;
@@ -77,7 +83,8 @@ int run_kubelet_provider(int argc, const char* const* argv, const HelperContext&
   if (!request) return fail_with(context, request.error().detail);
   const auto image = parse_image_name(request->image);
   if (!image) return fail_with(context, image.error().detail);
-  const auto account = service_account(*request);
+  const auto account =
+      service_account(*request, context.environment.get("STAITHE_KUBELET_FALLBACK"));
   if (!account) return fail_with(context, account.error().detail);
 
   auto credential = ask_credential(control_socket_of(context.environment),

@@ -1,5 +1,6 @@
 // The credential provider of kubelet.
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <exception>
 #include <iostream>
@@ -9,7 +10,8 @@
 
 int main(int argc, char** argv) {
   using namespace staithe::daemon;
-  signal(SIGPIPE, SIG_IGN);  // a kubelet that leaves is an error of the stream
+  signal(SIGPIPE, SIG_IGN);   // a kubelet that leaves is an error of the stream
+  prctl(PR_SET_DUMPABLE, 0);  // a core would hold the secret
   try {
     const Environment environment = Environment::of_process();
     return run_kubelet_provider(argc, argv, {std::cin, std::cout, std::cerr, environment});

@@ -78,13 +78,13 @@ class CliCredentials : public testing::Test, protected fake::ControlDaemon {
 
 TEST_F(CliCredentials, TokenIsThePasswordAloneOrAzuresJson) {
   serve_and_remember(answer(kCredential));
-  Outcome outcome = run({"token", "https://Contoso.azurecr.io/"});
+  Outcome outcome = run({"token", "https://Contoso.azurecr.io/", "--raw"});
   EXPECT_EQ(outcome.status, kExitOk);
   EXPECT_EQ(outcome.out, "pass\n");
   EXPECT_THAT(outcome.err, IsEmpty());
   EXPECT_EQ(run({"token", "contoso.azurecr.io", "--json"}).out,
             "{\"accessToken\":\"pass\",\"loginServer\":\"contoso.azurecr.io\"}\n");
-  outcome = run({"token", "contoso.azurecr.io"}, "", true);
+  outcome = run({"token", "contoso.azurecr.io", "--raw"}, "", true);
   EXPECT_EQ(outcome.err, "staithe: user name user, valid for 2h 59m\n");
   stop();
   EXPECT_THAT(asked(), StartsWith("POST /v1/credential "));

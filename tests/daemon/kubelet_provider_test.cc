@@ -167,7 +167,8 @@ class KubeletProvider : public testing::Test, protected fake::ControlDaemon {
   };
   Outcome run(const std::string& input, std::vector<const char*> more = {}) {
     more.insert(more.begin(), "staithe-credential-provider");
-    const Environment environment{{{"STAITHE_SOCKET", socket_}}, 0, {}};
+    const Environment environment{
+        {{"STAITHE_SOCKET", socket_}, {"STAITHE_KUBELET_FALLBACK", fallback_}}, 0, {}};
     std::istringstream in(input);
     std::ostringstream out;
     std::ostringstream err;
@@ -182,6 +183,7 @@ class KubeletProvider : public testing::Test, protected fake::ControlDaemon {
     return json::parse(outcome.out);
   }
 
+  std::string fallback_;
   std::string life_ = "9000";
   std::string asked_;
 };
@@ -243,16 +245,22 @@ TEST_F(KubeletProvider, AsksWithThePodsIdentity) {
   EXPECT_EQ(body.at("tenant_id").as_string(), "the-tenant");
 }
 
-TEST_F(KubeletProvider, AsksWithTheNodesIdentityForAPodThatNamesNone) {
+TEST_F(KubeletProvider, GivesTheNodesIdentityToAPodThatNamesNoneOnlyWhereThatIsAllowed) {
   serve_contoso();
-  const json::value said = good(request("contoso.azurecr.io/team/web:1", kToken));
-  EXPECT_EQ(said.at("cacheKeyType").as_string(), "Image");
+  const std::string asked = request("contoso.azurecr.io/team/web:1", kToken);
+  const Outcome outcome = run(asked);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("STAITHE_KUBELET_FALLBACK=node"));
+  EXPECT_EQ(requests_, 0);
+  fallback_ = "node";
+  EXPECT_EQ(good(asked).at("cacheKeyType").as_string(), "Image");
   stop();
   EXPECT_THAT(asked_, Not(HasSubstr("eyJpod")));
 }
 
 TEST_F(KubeletProvider, RefusesHalfOfAPodsIdentity) {
   serve_contoso();
+  fallback_ = "node";  // allows none, not a half
   const Outcome outcome = run(request(
       "contoso.azurecr.io/a",
       std::string(kToken) +
