@@ -99,7 +99,7 @@ Result<Certificate> Certificate::parse(std::string_view pem) {
   std::tm ends{};
   if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &ends) != 1)
     return refuse("the end of its certificate cannot be read");
-  read.not_after_ = WallTime(std::chrono::seconds(::timegm(&ends)));
+  read.not_after_ = std::chrono::sys_seconds(std::chrono::seconds(::timegm(&ends)));
   ERR_clear_error();
   return read;
 }

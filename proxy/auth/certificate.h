@@ -9,7 +9,6 @@
 #include <string>
 #include <string_view>
 
-#include "cache/clock.h"
 #include "cache/error.h"
 
 struct evp_pkey_st;
@@ -24,7 +23,8 @@ class Certificate {
   // encrypted key, not RSA of 2048 bits or more, the two are not a pair. Never quotes the text.
   static Result<Certificate> parse(std::string_view pem);
 
-  WallTime not_after() const { return not_after_; }
+  // In seconds: certificates that never end do so in the year 9999, beyond what WallTime counts.
+  std::chrono::sys_seconds not_after() const { return not_after_; }
   // base64url(SHA-256(DER)): the header's "x5t#S256".
   const std::string& thumbprint() const { return thumbprint_; }
 
@@ -41,7 +41,7 @@ class Certificate {
  private:
   std::shared_ptr<evp_pkey_st> key_;
   std::string thumbprint_;
-  WallTime not_after_{};
+  std::chrono::sys_seconds not_after_{};
 };
 
 }  // namespace staithe::proxy::auth

@@ -62,11 +62,12 @@ class CertificateProof final : public ClientProof {
                                               .id = make_id(),
                                               .now = now}));
   }
+  bool depends_on_clock() const override { return true; }
   std::optional<Ending> ending() const override {
     if (!not_after_) return std::nullopt;
     return Ending{.what = "certificate " + printable(file_.native()),
-                  .expires_in = std::chrono::floor<std::chrono::seconds>(*not_after_ -
-                                                                         environment_.clock.wall()),
+                  .expires_in = *not_after_ -
+                                std::chrono::floor<std::chrono::seconds>(environment_.clock.wall()),
                   .warns_ahead = warned_ahead};
   }
   std::string remedy() const override {
@@ -92,7 +93,7 @@ class CertificateProof final : public ClientProof {
 
   Environment environment_;
   std::filesystem::path file_;
-  std::optional<WallTime> not_after_;
+  std::optional<std::chrono::sys_seconds> not_after_;
 };
 
 class AssertionFileProof final : public ClientProof {
@@ -248,7 +249,7 @@ asio::awaitable<Token> ClientCredentials::fetch() {
   Answer answer = co_await ask(0s, proof);
   // An assertion that is too young or too old by our own fault: once more by the server's clock,
   // which TLS has proved to be the server's.
-  if (answer.status != 200 && answer.date()) {
+  if (answer.status != 200 && answer.date() && proof_->depends_on_clock()) {
     const auto ours = std::chrono::floor<std::chrono::seconds>(answer.wall_sent.time_since_epoch());
     const std::chrono::seconds offset = std::chrono::seconds(*answer.date()) - ours;
     if (std::chrono::abs(offset) > clock_tolerance &&
@@ -263,6 +264,9 @@ asio::awaitable<Answer> ClientCredentials::ask(std::chrono::seconds clock_offset
   try {
     proof = co_await proof_->make(endpoint_.shown, client_id_,
                                   environment_.clock.wall() + clock_offset);
+  } catch (const Postponed& postponed) {
+    throw Postponed(postponed.code(), step_ + ": " + postponed.error().detail,
+                    postponed.retry_after());
   } catch (const Failure& failure) {
     throw Failure(failure.code(), step_ + ": " + failure.error().detail);
   }

@@ -36,6 +36,8 @@ class ClientProof {
   virtual asio::awaitable<Secret> make(std::string token_endpoint, std::string client_id,
                                        WallTime wall) = 0;
   virtual bool is_assertion() const { return true; }
+  // Another `wall` makes another proof.
+  virtual bool depends_on_clock() const { return false; }
   // When what a person has to renew ends, if that is known.
   virtual std::optional<Ending> ending() const { return std::nullopt; }
   // What to mend when Entra does not accept the proof.

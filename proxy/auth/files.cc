@@ -32,7 +32,7 @@ Secret read_now(const std::filesystem::path& path, const FileRules& rules) {
   const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (rules.may_be_link ? 0 : O_NOFOLLOW);
   const Descriptor file{::open(path.c_str(), flags)};
   if (file.fd < 0) {
-    if (errno == ELOOP) refuse(path, "is a link, which is not followed here");
+    if (errno == ELOOP && !rules.may_be_link) refuse(path, "is a link, which is not followed here");
     refuse(path, "cannot be read: " + describe_errno(errno) +
                      "; create it, or let the user of staithed read it");
   }

@@ -15,6 +15,8 @@ namespace {
 
 // How the token server may know us in its log (distribution spec: client_id is required).
 constexpr std::string_view client_id = "staithe";
+// Both passwords of an identity, or what a helper says and what it says next. More is guessing.
+constexpr int most_passwords = 2;
 
 // realm?service=S&scope=A; a realm may have a query of its own.
 Url token_url(const Demand& demand, std::string_view scope) {
@@ -76,7 +78,7 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
     throw Failure(Errc::upstream_nonsense, step + ": the registry demands none any more");
   std::optional<Passwords::Pick> pick;
   if (passwords_) pick = co_await passwords_->get();
-  for (;;) {  // Ends by itself: every turn uses up a password.
+  for (int tries = 1;; ++tries) {
     const Password* password = pick ? pick->password.get() : nullptr;
     const Answer answer = co_await ask(*demand, password, step);
     if (answer.status == 200) co_return read(answer, step, remedy);
@@ -84,7 +86,7 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
     if (answer.status == 401 && pick) {
       passwords_->refused(*pick);
       try {
-        other = co_await passwords_->get();
+        if (tries < most_passwords) other = co_await passwords_->get();
       } catch (const Failure&) {
         // There is none; what the registry said is the news.
         other.reset();

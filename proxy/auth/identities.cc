@@ -42,11 +42,11 @@ Endings endings_of_secret(const IdentitySettings& identity, Environment environm
   if (!identity.secret_expires) return {};
   const auto& file =
       identity.client_secret_file.empty() ? identity.password_file : identity.client_secret_file;
-  return [what = "secret in " + printable(file.native()), end = WallTime(*identity.secret_expires),
-          environment] {
+  return [what = "secret in " + printable(file.native()),
+          end = std::chrono::sys_seconds(*identity.secret_expires), environment] {
     return std::vector<Ending>{
         {.what = what,
-         .expires_in = std::chrono::floor<std::chrono::seconds>(end - environment.clock.wall()),
+         .expires_in = end - std::chrono::floor<std::chrono::seconds>(environment.clock.wall()),
          .warns_ahead = warned_ahead}};
   };
 }

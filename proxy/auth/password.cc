@@ -19,6 +19,8 @@ constexpr std::chrono::seconds file_rest = 5s;
 constexpr std::chrono::hours helper_life = 12h;
 constexpr std::chrono::minutes helper_rest = 10min;
 constexpr std::chrono::minutes refusal_remembered = 10min;
+// How old a refused one may be before its source is asked for another: somebody may be mending it.
+constexpr std::chrono::seconds longest_refused_rest = 30s;
 // Docker Hub's name in configs and helpers.
 constexpr std::string_view hub_key = "https://index.docker.io/v1/";
 constexpr std::string_view not_found = "credentials not found in native keychain";
@@ -58,6 +60,15 @@ Password make_password(const std::string& step, std::string_view username, std::
           .life = life};
 }
 
+// Which helpers are run. Asking ourselves for what we are to use would go round in a circle.
+bool may_be_run(std::string_view helper) {
+  return helper != "staithe" && helper != "staithe-nomad" &&
+         std::ranges::all_of(helper, [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+                  c == '.';
+         });
+}
+
 // The keys under which docker and its friends have kept a registry's entry.
 std::vector<std::string> keys_of(const std::string& name) {
   if (name == "docker.io")
@@ -95,7 +106,10 @@ asio::awaitable<Password> PasswordFile::fetch() {
 asio::awaitable<Password> PasswordHelper::fetch() {
   const Life life = life_from_now(environment_, helper_life, helper_rest);
   const std::string program = "docker-credential-" + helper_;
-  const std::string step = "asking " + program + " for the password of " + printable(server_);
+  const std::string step =
+      "asking " + printable(program, 100) + " for the password of " + printable(server_);
+  if (!may_be_run(helper_))
+    throw Failure(Errc::identity_missing, step + ": this helper is not run; use another");
   ProgramRun run;
   run.program = program;
   run.arguments = {"get"};
@@ -163,11 +177,7 @@ asio::awaitable<Password> DockerConfig::fetch() {
   if (helper.empty())
     throw Failure(Errc::identity_missing,
                   step + ": there is no entry for it; docker login it, or correct [identity]");
-  const bool plain = std::ranges::all_of(helper, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-  });
-  // Asking ourselves for what we are to use would go round in a circle.
-  if (!plain || helper == "staithe" || helper == "staithe-nomad")
+  if (!may_be_run(helper))
     throw Failure(Errc::identity_missing, step + ": it names the credential helper " +
                                               printable(helper, 60) + ", which is not run");
   PasswordHelper source(environment_, std::move(helper), helper_server(name_));
@@ -187,23 +197,33 @@ asio::awaitable<Passwords::Pick> Passwords::get() {
     std::shared_ptr<const Password> password;
     try {
       password = co_await candidates_[i].keeper->get();
+      if (is_refused(candidates_[i], *password) && is_rested(*password))
+        password = co_await candidates_[i].keeper->get_other_than(password);
     } catch (const Failure& failure) {
       if (failure.code() == Errc::cancelled) throw;
       if (!missing) missing = failure.error();
     }
-    if (!password) continue;
-    Candidate& candidate = candidates_[i];
-    if (!candidate.refused.empty() && password->secret == candidate.refused &&
-        environment_.clock.now() - candidate.refused_at < refusal_remembered)
-      continue;
+    if (!password || is_refused(candidates_[i], *password)) continue;
     co_return Pick{std::move(password), i};
   }
   if (missing) throw Failure(*missing);
-  throw Failure(Errc::unauthorized,
-                name_ +
-                    (candidates_.size() > 1 ? ": both passwords were refused" : " was refused") +
-                    "; it is not sent again for " + std::to_string(refusal_remembered.count()) +
-                    " minutes. Put the right one into its file or helper, which is seen at once");
+  throw Failure(
+      Errc::unauthorized,
+      name_ + (candidates_.size() > 1 ? ": both passwords were refused" : " was refused") +
+          "; it is not sent again for " + std::to_string(refusal_remembered.count()) +
+          " minutes. Put the right one into its file or helper: that is seen within half a "
+          "minute, and at once after staithe renew");
+}
+
+bool Passwords::is_refused(const Candidate& candidate, const Password& password) const {
+  return !candidate.refused.empty() && password.secret == candidate.refused &&
+         environment_.clock.now() - candidate.refused_at < refusal_remembered;
+}
+
+bool Passwords::is_rested(const Password& password) const {
+  const auto rest = std::min<std::chrono::nanoseconds>(
+      password.life.refresh_in.value_or(longest_refused_rest), longest_refused_rest);
+  return environment_.clock.now() - password.life.since >= rest;
 }
 
 void Passwords::refused(const Pick& pick) {

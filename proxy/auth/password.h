@@ -111,6 +111,10 @@ class Passwords {
     Secret refused;  // empty: none
     Instant refused_at{};
   };
+  bool is_refused(const Candidate& candidate, const Password& password) const;
+  // Old enough to ask its source for another.
+  bool is_rested(const Password& password) const;
+
   std::string name_;
   std::vector<Candidate> candidates_;
   bool renewable_;

@@ -95,6 +95,8 @@ class Child {
     ::posix_spawn_file_actions_adddup2(&actions, input.read.get(), STDIN_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions, output.write.get(), STDOUT_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions, errors.write.get(), STDERR_FILENO);
+    // Whatever else is open here, connections with tokens on them, is no business of a helper's.
+    ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
     sigset_t all, none;
     ::sigfillset(&all);
     ::sigemptyset(&none);
@@ -122,11 +124,12 @@ class Child {
     ::kill(-pid_, SIGKILL);
     wait();
   }
-  // False if it still runs after `limit`.
-  bool has_ended(std::chrono::milliseconds limit) const {
-    const Descriptor ended(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
-    pollfd waiting{.fd = ended.get(), .events = POLLIN, .revents = 0};
-    return ::poll(&waiting, 1, static_cast<int>(std::max<std::int64_t>(limit.count(), 0))) == 1;
+  // Readable once it has ended.
+  Descriptor watch() const {
+    Descriptor ended(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+    if (ended.get() < 0)
+      throw Failure(Errc::storage_failed, "no watch on a program: " + describe_errno(errno));
+    return ended;
   }
   int wait() {
     int status = 0;
@@ -162,6 +165,13 @@ class Collected {
 
 ProgramResult run_now(const ProgramRun& run, int stop) {
   const std::string name = "the program " + printable(run.program, 100);
+  if (run.program.empty() || run.program.contains('/'))
+    throw Failure(Errc::identity_missing, name + " is not one: only a name in PATH is run");
+  // One that does not read its input is no reason to die. This thread is ours.
+  sigset_t broken_pipe;
+  ::sigemptyset(&broken_pipe);
+  ::sigaddset(&broken_pipe, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
   Pipe input = make_pipe();
   Pipe output = make_pipe();
   Pipe errors = make_pipe();
@@ -185,14 +195,18 @@ ProgramResult run_now(const ProgramRun& run, int stop) {
                                           std::to_string(run.limit.count() / 1000) +
                                           " s and was ended");
   };
-  while (output.read.get() >= 0 || errors.read.get() >= 0) {
+  const Descriptor ended = child.watch();
+  for (bool runs = true; runs || output.read.get() >= 0 || errors.read.get() >= 0;) {
     if (left().count() <= 0) throw too_long();
-    std::array<pollfd, 4> waiting = {{{.fd = output.read.get(), .events = POLLIN, .revents = 0},
-                                      {.fd = errors.read.get(), .events = POLLIN, .revents = 0},
-                                      {.fd = input.write.get(), .events = POLLOUT, .revents = 0},
-                                      {.fd = stop, .events = POLLIN, .revents = 0}}};
+    std::array<pollfd, 5> waiting = {
+        {{.fd = output.read.get(), .events = POLLIN, .revents = 0},
+         {.fd = errors.read.get(), .events = POLLIN, .revents = 0},
+         {.fd = input.write.get(), .events = POLLOUT, .revents = 0},
+         {.fd = stop, .events = POLLIN, .revents = 0},
+         {.fd = runs ? ended.get() : -1, .events = POLLIN, .revents = 0}}};
     if (::poll(waiting.data(), waiting.size(), static_cast<int>(left().count())) <= 0) continue;
     if (waiting[3].revents != 0) throw Failure(Errc::cancelled, name + ": the daemon is stopping");
+    if (waiting[4].revents != 0) runs = false;
     if (waiting[2].revents != 0) {
       const ssize_t n = ::write(input.write.get(), to_write.data(), to_write.size());
       if (n > 0) to_write.remove_prefix(static_cast<std::size_t>(n));
@@ -215,7 +229,6 @@ ProgramResult run_now(const ProgramRun& run, int stop) {
       OPENSSL_cleanse(piece.data(), piece.size());
     }
   }
-  if (!child.has_ended(left())) throw too_long();
   ProgramResult result;
   result.exit_status = child.wait();
   result.output = Secret(said.text());
