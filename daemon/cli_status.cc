@@ -21,6 +21,7 @@ constexpr std::size_t kMaxText = 300;
 constexpr std::size_t kMaxRegistries = 200;
 constexpr std::size_t kMaxFills = 30;
 constexpr std::size_t kMaxListen = 16;
+constexpr std::size_t kMaxEndings = 8;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
 
@@ -52,6 +53,7 @@ class Reader {
     const json::string* text = value_ ? value_->if_string() : nullptr;
     return text ? printable(*text, kMaxText) : std::string();
   }
+  bool is_true() const { return value_ && value_->is_bool() && value_->get_bool(); }
   bool is_number() const { return value_ && value_->is_number(); }
   double number() const { return is_number() ? value_->to_number<double>(ignored_) : 0; }
   std::string count() const {
@@ -153,6 +155,7 @@ std::string describe_tokens(const Reader& tokens) {
     std::size_t count = 0;
     double expires = 0;
     double renews = 0;
+    bool by_itself = true;
   };
   constexpr std::size_t kMaxTokens = 10'000;
   std::map<std::string, Kind> kinds;
@@ -161,6 +164,7 @@ std::string describe_tokens(const Reader& tokens) {
     const std::string name = token["kind"].text();
     const double expires = token["expires_in_seconds"].number();
     const double renews = token["renews_in_seconds"].number();
+    const bool by_itself = token["renews_in_seconds"].is_number();
     Kind& kind = kinds[name];
     if (kind.count++ == 0) {
       order.push_back(name);
@@ -169,16 +173,26 @@ std::string describe_tokens(const Reader& tokens) {
     }
     kind.expires = std::min(kind.expires, expires);
     kind.renews = std::min(kind.renews, renews);
+    kind.by_itself = kind.by_itself && by_itself;
   }
   std::string text;
   for (const std::string& name : order) {
     const Kind& kind = kinds[name];
     text += text.empty() ? "tokens: " : "; ";
     if (kind.count > 1) text += std::to_string(kind.count) + " ";
-    text += name + " valid for " + show_seconds(kind.expires) + ", renewed in " +
-            show_seconds(kind.renews);
+    text += name + " valid for " + show_seconds(kind.expires) +
+            (kind.by_itself ? ", renewed in " + show_seconds(kind.renews)
+                            : std::string(", not renewed by itself"));
   }
   return text;
+}
+
+// A warning about something that a person has to renew soon, or nothing.
+std::string describe_ending(const Reader& credential) {
+  if (!credential["near"].is_true()) return {};
+  const double left = credential["expires_in_seconds"].number();
+  return "renew: " + credential["what"].text() +
+         (left > 0 ? " ends in " + show_seconds(left) : " has ended");
 }
 
 std::string render_registries(const Reader& registries, const Style& style) {
@@ -212,6 +226,10 @@ std::string render_registries(const Reader& registries, const Style& style) {
             {}};
     if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
       row.notes.push_back({tokens, Tone::faint});
+    }
+    for (const Reader& credential : registry["credentials"].items(kMaxEndings)) {
+      if (const std::string warning = describe_ending(credential); !warning.empty())
+        row.notes.push_back({warning, Tone::caution});
     }
     if (const std::string error = registry["last_error"].text(); !error.empty()) {
       row.notes.push_back({"last error: " + error, state == "ok" ? Tone::faint : Tone::bad});

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "cache/log.h"
+#include "proxy/auth/secret_memory.h"
 
 namespace staithe::daemon {
 
@@ -25,6 +26,7 @@ const char* to_string(Control::State state) {
 }
 
 std::string identity_kind(const Config& config, const std::string& identity) {
+  if (Credentials::is_sign_in(identity)) return "sign-in";
   const auto it = config.proxy.identities.find(identity);
   return to_string(it == config.proxy.identities.end() ? proxy::IdentityKind::anonymous
                                                        : it->second.kind);
@@ -44,14 +46,25 @@ json::object describe(const Config& config, const std::string& name, const std::
                      {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
                                                            : json::value(nullptr)}});
   }
+  json::array credentials;
+  for (const auto& ending : upstream.authorizer().endings()) {
+    credentials.push_back(json::object{{"what", ending.what},
+                                       {"expires_in_seconds", ending.expires_in.count()},
+                                       {"near", ending.is_near()}});
+  }
+  // What the registry said comes first; else why its tokens could not be renewed.
+  const std::optional<Error> error =
+      upstream.last_error() ? upstream.last_error() : upstream.authorizer().last_error();
   return {{"name", name},
           {"upstream", json::array{upstream.url()}},
           {"identity", optional_text(identity)},
           {"identity_kind", identity_kind(config, identity)},
           {"state", to_string(upstream.health())},
           {"paused_seconds", upstream.paused().count()},
-          {"last_error", optional_text(upstream.last_error())},
-          {"tokens", std::move(tokens)}};
+          {"last_error", error ? json::value(error->detail) : json::value(nullptr)},
+          {"last_error_class", error ? json::value(to_string(error->code)) : json::value(nullptr)},
+          {"tokens", std::move(tokens)},
+          {"credentials", std::move(credentials)}};
 }
 
 json::array describe(const Config& config, const proxy::Registries& registries) {
@@ -74,7 +87,9 @@ json::array describe(const Config& config, const proxy::Registries& registries) 
                                {"state", "idle"},
                                {"paused_seconds", 0},
                                {"last_error", nullptr},
-                               {"tokens", json::array()}});
+                               {"last_error_class", nullptr},
+                               {"tokens", json::array()},
+                               {"credentials", json::array()}});
   }
   return all;
 }
@@ -133,12 +148,18 @@ json::object Control::status() const {
                                    {"denied", sources_.access.denied()},
                                    {"bytes_served", traffic.bytes_served},
                                    {"bytes_fetched", fetched_bytes(sources_.registries)}}},
+          {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
           {"registries", describe(sources_.config, sources_.registries)},
           {"fills", describe(sources_.fills)}};
 }
 
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   const auto& request = exchange.request();
+  const std::string_view path = request.target.substr(0, request.target.find('?'));
+  if (Credentials::answers(path)) {
+    co_await sources_.credentials.handle(exchange);
+    co_return;
+  }
   if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
     co_await exchange.reply_error(403, "DENIED",
                                   "this user may not ask this daemon; ask as root, or as a user "
@@ -148,11 +169,11 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   if (request.method != "GET" && request.method != "HEAD") {
     exchange.add("Allow", "GET, HEAD");
     co_await exchange.reply_error(405, "UNSUPPORTED",
-                                  "the control socket of this version answers questions only: GET "
-                                  "/v1/status, /v1/registries, /v1/fills, /v1/config");
+                                  "this path is asked with GET, and the others that the control "
+                                  "socket of this version has are POST /v1/credential, /v1/renew, "
+                                  "/v1/login and /v1/logout");
     co_return;
   }
-  const std::string_view path = request.target.substr(0, request.target.find('?'));
   json::object answer;
   if (path == "/v1/status") {
     answer = status();
@@ -170,7 +191,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   } else {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
-                                  "/v1/status, /v1/registries, /v1/fills and /v1/config");
+                                  "/v1/status, /v1/registries, /v1/fills, /v1/config and "
+                                  "/v1/credentials");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;
@@ -179,8 +201,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
 
 void Control::handled(const proxy::Exchange& exchange, std::chrono::microseconds took,
                       const Error* failure) {
+  // Neither body nor query: what a caller sends may hold a secret, wherever he puts it.
+  const std::string_view target = exchange.request().target;
   log::debug("control request", {{"method", exchange.request().method},
-                                 {"target", exchange.request().target},
+                                 {"path", target.substr(0, target.find('?'))},
                                  {"status", exchange.status()},
                                  {"microseconds", took.count()},
                                  {"error", failure ? failure->detail : std::string()}});

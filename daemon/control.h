@@ -1,6 +1,7 @@
 // The operators' door: HTTP/1.1 with JSON over the control socket (interface.md section 4).
 //
-// Never answers with a token, a secret or a signed URL, in any form. Lives on the loop.
+// Never answers with a token, a secret or a signed URL, in any form, but for what credentials.h is
+// there for. Lives on the loop.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -11,6 +12,7 @@
 #include "cache/clock.h"
 #include "cache/store.h"
 #include "daemon/access.h"
+#include "daemon/credentials.h"
 #include "daemon/options.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
@@ -30,6 +32,7 @@ class Control final : public proxy::Handler {
     const proxy::Registries& registries;
     const proxy::Fills& fills;
     Access& access;
+    Credentials& credentials;
   };
   explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}
 

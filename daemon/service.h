@@ -76,6 +76,7 @@ class Service {
   proxy::Registries registries_;
   proxy::Fills fills_;
   proxy::Proxy proxy_;
+  Credentials credentials_;
   Control control_;
   proxy::Server registry_server_;
   proxy::Server control_server_;

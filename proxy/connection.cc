@@ -1,9 +1,11 @@
 #include "proxy/connection.h"
 
+#include <openssl/crypto.h>
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/read.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
@@ -12,6 +14,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "proxy/auth/secret.h"
 #include "proxy/errors.h"
 #include "proxy/send.h"
 
@@ -220,6 +223,8 @@ asio::awaitable<void> Connection::run() {
                        .body = body});
     exchange.request_.host = exchange.request_.field("Host");
     co_await handle(exchange);
+    // It may have held a secret: only the control socket takes bodies at all.
+    if (!body.empty()) auth::wipe(body);
     idle_ = true;
   }
   co_await linger();
@@ -338,15 +343,19 @@ asio::awaitable<bool> Connection::read_body(Parser& parser, std::string& body) {
         "the request body is longer than " + std::to_string(limits_.body_bytes) + " bytes");
     co_return false;
   }
-  while (buffer_.size() < size) {
-    const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(read_step_bytes),
-                                                             asio::as_tuple(asio::use_awaitable));
-    if (error) co_return false;
-    buffer_.commit(n);
-  }
-  body.assign(static_cast<const char*>(buffer_.data().data()), size);
-  buffer_.consume(size);
-  co_return true;
+  // What came with the head is taken out of its buffer and wiped there; the rest never stands in
+  // it.
+  body.resize(size);
+  const std::size_t at_hand = std::min<std::size_t>(size, buffer_.size());
+  const auto first = buffer_.data();
+  std::memcpy(body.data(), first.data(), at_hand);
+  OPENSSL_cleanse(first.data(), at_hand);
+  buffer_.consume(at_hand);
+  const auto [error, n] =
+      co_await asio::async_read(socket_, asio::buffer(body.data() + at_hand, body.size() - at_hand),
+                                asio::as_tuple(asio::use_awaitable));
+  if (error) auth::wipe(body);
+  co_return !error;
 }
 
 asio::awaitable<void> Connection::refuse(int status, std::string_view code,

@@ -127,7 +127,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
       failed->code == Errc::identity_missing)
     health_ = Health::unauthorized;
-  last_error_ = failed->detail;
+  last_error_ = failed;
   throw Failure(*failed);
 }
 
@@ -202,21 +202,23 @@ void Upstream::note(const HttpResponse& response) {
     const auto pause = retry_after(response);
     paused_until_ = std::max(paused_until_, clock_.now() + pause);
     health_ = Health::throttled;
-    last_error_ =
-        url() + " answered 429 and asks for a pause of " + std::to_string(pause.count()) + " s";
+    last_error_ = {Errc::throttled, url() + " answered 429 and asks for a pause of " +
+                                        std::to_string(pause.count()) + " s"};
   } else if (status == 401) {
     health_ = Health::unauthorized;
-    last_error_ = url() + " answered 401 to a fresh credential";
+    last_error_ = {Errc::unauthorized, url() + " answered 401 to a fresh credential"};
   } else if (status >= 500) {
     health_ = Health::unreachable;
-    last_error_ = url() + " answered " + std::to_string(status);
+    last_error_ = {Errc::upstream_failed, url() + " answered " + std::to_string(status)};
   } else {
     health_ = Health::ok;
-    if (before != Health::ok) last_error_.clear();
+    if (before != Health::ok) last_error_.reset();
   }
   if (before != health_ && before != Health::idle)
     log::info("upstream changed state",
-              {{"upstream", url()}, {"state", to_string(health_)}, {"error", last_error_}});
+              {{"upstream", url()},
+               {"state", to_string(health_)},
+               {"error", last_error_ ? last_error_->detail : std::string()}});
 }
 
 Health Upstream::health() const {

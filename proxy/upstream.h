@@ -60,7 +60,8 @@ class Upstream {
 
   Health health() const;
   std::chrono::seconds paused() const;  // left of a pause that upstream asked for
-  const std::string& last_error() const { return last_error_; }
+  // Why the last request failed, until one succeeds.
+  const std::optional<Error>& last_error() const { return last_error_; }
   auth::Authorizer& authorizer() { return *authorizer_; }
   const auth::Authorizer& authorizer() const { return *authorizer_; }
   std::string url() const { return settings_.base.origin().to_string(); }
@@ -85,7 +86,7 @@ class Upstream {
   Slots questions_;  // short requests, which must not wait behind long transfers
   Health health_ = Health::idle;
   Instant paused_until_{};
-  std::string last_error_;
+  std::optional<Error> last_error_;
   std::shared_ptr<UpstreamStats> stats_ = std::make_shared<UpstreamStats>();
 };
 

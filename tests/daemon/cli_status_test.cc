@@ -82,6 +82,24 @@ FILLS
 )");
 }
 
+TEST(Status, WarnsOfWhatAPersonHasToRenewSoon) {
+  json::value status = json::parse(kSample);
+  json::object& registry = status.at("registries").at(0).get_object();
+  registry["credentials"] = json::parse(
+      R"([{"what":"certificate /etc/staithe/sp.pem","expires_in_seconds":172800,"near":true},
+          {"what":"client secret","expires_in_seconds":99999999,"near":false},
+          {"what":"token /run/t","expires_in_seconds":-5,"near":true}, 7, {"near":"yes"}])");
+  registry["tokens"] =
+      json::parse(R"([{"kind":"login","expires_in_seconds":7200,"renews_in_seconds":null}])");
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("\n    renew: certificate /etc/staithe/sp.pem ends in 2d 0h\n"));
+  EXPECT_THAT(text, HasSubstr("\n    renew: token /run/t has ended\n"));
+  EXPECT_THAT(text, Not(HasSubstr("client secret")));
+  EXPECT_THAT(text, HasSubstr("tokens: login valid for 2h 0m, not renewed by itself"));
+  const Style colour{.columns = 0, .colour = true, .utf8 = false};
+  EXPECT_THAT(render_status(status, colour), HasSubstr("\x1b[33mrenew: certificate"));
+}
+
 TEST(Status, FitsTheTerminal) {
   const json::value status = json::parse(kSample);
   for (std::size_t columns = 40; columns <= 200; ++columns) {
@@ -110,6 +128,8 @@ TEST(Status, IsColouredOnlyOnRequest) {
 
 TEST(Status, EscapesWhatItIsGiven) {
   json::value status = json::parse(kSample);
+  status.at("registries").at(0).get_object()["credentials"] =
+      json::array{json::object{{"what", "\x1b[2J\u202e"}, {"near", true}}};
   const std::string hostile = "\x1b[2J\r\n\u009b\u202efake";
   json::object& registry = status.at("registries").at(0).get_object();
   for (const char* key : {"name", "identity", "identity_kind", "state", "last_error"}) {

@@ -34,13 +34,20 @@ class ControlTest : public testing::Test {
   const Config config_ = defaults();
   TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
   Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
+  Credentials credentials_{{.loop = house_.io.get_executor(),
+                            .config = config_,
+                            .registries = house_.registries,
+                            .access = access_,
+                            .tasks = tasks_,
+                            .doors = {}}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
                     .proxy = house_.proxy,
                     .registries = house_.registries,
                     .fills = house_.fills,
-                    .access = access_}};
+                    .access = access_,
+                    .credentials = credentials_}};
 };
 
 TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
@@ -68,8 +75,9 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   const auto& registries = status.at("registries").as_array();
   ASSERT_EQ(registries.size(), 2U);  // One was asked for, one is only configured.
   for (const auto& registry : registries) {
-    for (const char* key : {"name", "upstream", "identity", "identity_kind", "state",
-                            "paused_seconds", "last_error", "tokens"})
+    for (const char* key :
+         {"name", "upstream", "identity", "identity_kind", "state", "paused_seconds", "last_error",
+          "last_error_class", "tokens", "credentials"})
       EXPECT_TRUE(registry.as_object().contains(key)) << key;
   }
   EXPECT_EQ(registries.at(0).at("name").as_string(), "r.example");
@@ -92,7 +100,7 @@ TEST_F(ControlTest, IsReadyOnlyWhileServing) {
 }
 
 TEST_F(ControlTest, SaysWhatItDoesNotOffer) {
-  EXPECT_EQ(get("/v1/credential").status, 404);
+  EXPECT_EQ(get("/v1/nothing").status, 404);
   EXPECT_EQ(
       ask("POST /v1/purge HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
           .status,

@@ -155,11 +155,11 @@ TEST_F(UpstreamTest, TellsHowItFares) {
   EXPECT_EQ(upstream_->health(), Health::idle);
   EXPECT_EQ(get().second, Errc::unreachable);  // Nobody plays it yet.
   EXPECT_EQ(upstream_->health(), Health::unreachable);
-  EXPECT_FALSE(upstream_->last_error().empty());
+  EXPECT_EQ(upstream_->last_error()->code, Errc::upstream_failed);
   http_.on("https://contoso.azurecr.io", {Reply{.status = 200}});
   EXPECT_EQ(get().first, 200);
   EXPECT_EQ(upstream_->health(), Health::ok);
-  EXPECT_TRUE(upstream_->last_error().empty());
+  EXPECT_FALSE(upstream_->last_error());
 }
 
 }  // namespace
