@@ -20,7 +20,8 @@ constexpr unsigned control_mode = 0660;
 constexpr unsigned restricted_control_mode = 0666;
 // Clients of all users connect to the registry socket; who they are is asked from the kernel.
 constexpr unsigned registry_mode = 0666;
-constexpr std::size_t control_connections = 100;
+// A node that starts asks for many images at once, each by a helper of its own.
+constexpr std::size_t control_connections = 1024;
 constexpr std::size_t control_body_bytes = 64 * 1024;
 
 void report_store(std::string_view event, std::string_view sentence) {
@@ -71,12 +72,24 @@ Service::Service(asio::io_context& context, Config config)
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
       fills_(loop_, store_, clock_),
       proxy_(loop_, registries_, store_, fills_, tasks_),
-      credentials_({.loop = loop_,
-                    .config = config_,
-                    .registries = registries_,
-                    .access = access_,
-                    .tasks = tasks_,
-                    .doors = {}}),
+      credentials_(
+          {.loop = loop_,
+           .config = config_,
+           .registries = registries_,
+           .access = access_,
+           .tasks = tasks_,
+           .doors = {
+               .service_account =
+                   [this](proxy::RegistryPtr registry, proxy::auth::ServiceAccount account) {
+                     return identities_.service_account_login(place(*registry), std::move(account));
+                   },
+               .sign_in =
+                   [this](proxy::RegistryPtr registry, proxy::auth::Secret token) {
+                     return sign_in(std::move(registry), std::move(token));
+                   },
+               .sign_out =
+                   [this](proxy::RegistryPtr registry) { return sign_out(std::move(registry)); }}}),
+      ending_watch_(clock_, registries_, identities_),
       control_({.config = config_,
                 .clock = clock_,
                 .store = store_,
@@ -115,6 +128,23 @@ proxy::auth::Place Service::place(const std::string& name,
           .upstream = base.origin(),
           .ca_file = settings.ca_file,
           .token_hosts = settings.token_hosts};
+}
+
+proxy::auth::Place Service::place(const proxy::Registry& registry) const {
+  return place(registry.name(), registry.settings());
+}
+
+asio::awaitable<proxy::auth::Identities::SignIn> Service::sign_in(proxy::RegistryPtr registry,
+                                                                  proxy::auth::Secret token) {
+  auto made = value_or_throw(identities_.sign_in(place(*registry), std::move(token)));
+  registries_.use_identity(registry->name(), std::string(proxy::auth::Identities::signed_in));
+  co_return made;
+}
+
+asio::awaitable<bool> Service::sign_out(proxy::RegistryPtr registry) {
+  const bool was = identities_.sign_out(registry->name());
+  registries_.use_identity(registry->name(), {});
+  co_return was;
 }
 
 std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
@@ -190,6 +220,7 @@ asio::awaitable<void> Service::run() {
     notify("READY=1\nSTATUS=serving");
     if (const auto interval = watchdog_interval())
       tasks_.spawn("watchdog", feed_watchdog(*interval));
+    tasks_.spawn("watching for ends", ending_watch_.run());
     while (!stopping_) co_await stop_asked_.wait();
     co_await drain();
   } catch (...) {

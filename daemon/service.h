@@ -22,6 +22,7 @@
 #include "cache/task_group.h"
 #include "daemon/access.h"
 #include "daemon/control.h"
+#include "daemon/ending_watch.h"
 #include "daemon/options.h"
 #include "daemon/systemd.h"
 #include "proxy/auth/identities.h"
@@ -56,6 +57,10 @@ class Service {
   asio::awaitable<void> close();
   asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
   proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings) const;
+  proxy::auth::Place place(const proxy::Registry& registry) const;
+  asio::awaitable<proxy::auth::Identities::SignIn> sign_in(proxy::RegistryPtr registry,
+                                                           proxy::auth::Secret token);
+  asio::awaitable<bool> sign_out(proxy::RegistryPtr registry);
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& settings,
                                                  const std::string& identity);
@@ -77,6 +82,7 @@ class Service {
   proxy::Fills fills_;
   proxy::Proxy proxy_;
   Credentials credentials_;
+  EndingWatch ending_watch_;
   Control control_;
   proxy::Server registry_server_;
   proxy::Server control_server_;

@@ -169,7 +169,7 @@ class Dockerd:
         mounts = {}
         if straight:
             hosts = directory / "hosts"
-            names = {"localhost", *(s.partition(":")[0] for s in straight)}
+            names = {s.partition(":")[0] for s in straight} | {"localhost", "store.blob.localhost"}
             hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in sorted(names)))
             mounts = {"/etc/hosts": hosts}
         self.process = Process(
