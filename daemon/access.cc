@@ -201,10 +201,12 @@ void Access::note_denial(Right right, proxy::Peer caller) {
     return;
   if (logged_.size() >= most_users) logged_.clear();
   logged_[caller] = now;
-  log::warn("a user was refused",
-            {{"user", caller ? std::to_string(*caller) : "unknown"},
-             {"right", to_string(right)},
-             {"remedy", "add it to access.users or access.groups if it may"}});
+  log::warn(
+      "a user was refused",
+      {{"user", caller ? std::to_string(*caller) : "unknown"},
+       {"right", to_string(right)},
+       {"remedy", right == Right::own ? "only root and the daemon's own user may do this"
+                                      : "add it to access.users or access.groups if it may"}});
 }
 
 }  // namespace staithe::daemon

@@ -9,6 +9,7 @@
 
 #include "cache/log.h"
 #include "cache/offload.h"
+#include "proxy/auth/secret_memory.h"
 
 namespace staithe::daemon {
 
@@ -211,6 +212,12 @@ asio::awaitable<void> Service::run() {
     co_await store_.open();
     co_await reload_access();
     listen();
+    const std::string protection = proxy::auth::SecretMemory::of_process().describe();
+    if (protection.starts_with("locked")) {
+      log::info("memory for secrets", {{"protection", protection}});
+    } else {
+      log::warn("memory for secrets", {{"protection", protection}});
+    }
     registry_server_.start();
     control_server_.start();
     proxy_.set_ready(true);

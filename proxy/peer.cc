@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <fstream>
 
 namespace staithe::proxy {
 
@@ -63,6 +64,25 @@ bool is_connected(unsigned state) {
          state == TCP_CLOSE_WAIT || state == TCP_CLOSING || state == TCP_LAST_ACK;
 }
 
+// In a user namespace the kernel calls everybody whom it cannot translate by this one number
+// (user_namespaces(7)); it may also be a real user's, and then our own.
+constexpr unsigned overflow_uid = 65534;
+
+// True where every uid has a number here: the initial namespace, or one that maps them all.
+bool all_uids_are_mapped() {
+  std::ifstream map("/proc/self/uid_map");
+  std::uint64_t inside = 0;
+  std::uint64_t outside = 0;
+  std::uint64_t count = 0;
+  return map >> inside >> outside >> count && inside == 0 && outside == 0 && count >= 0xffffffffU;
+}
+
+Peer somebody(unsigned uid) {
+  if (uid == static_cast<unsigned>(-1)) return std::nullopt;
+  if (uid == overflow_uid && !all_uids_are_mapped()) return std::nullopt;
+  return uid;
+}
+
 struct Question {
   nlmsghdr header;
   inet_diag_req_v2 body;
@@ -108,7 +128,7 @@ Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs)
                     tcp_end(found_family, found->id.idiag_dst, found->id.idiag_dport) == ours;
   // Without an inode no process holds the socket, and the uid says nothing.
   if (!same || !is_connected(found->idiag_state) || found->idiag_inode == 0) return std::nullopt;
-  return found->idiag_uid;
+  return somebody(found->idiag_uid);
 }
 
 }  // namespace
@@ -135,10 +155,8 @@ Peer peer_of(int fd) {
   if (local.ss_family == AF_UNIX) {
     ucred credentials{};
     size = sizeof credentials;
-    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0 ||
-        credentials.uid == static_cast<uid_t>(-1))
-      return std::nullopt;
-    return credentials.uid;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return std::nullopt;
+    return somebody(credentials.uid);
   }
   sockaddr_storage remote{};
   size = sizeof remote;

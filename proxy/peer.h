@@ -3,7 +3,8 @@
 // A Unix socket knows its peer since connect() (SO_PEERCRED). For a TCP connection over loopback
 // the kernel is asked for the other socket of exactly this pair of addresses (sock_diag); its
 // answer names the user that created that socket. A socket that no process holds any more has no
-// user, and nor does one in another network namespace: unknown, which is nobody and not root.
+// user, nor has one in another network namespace, nor a user whom our user namespace has no number
+// for: unknown, which is nobody and not root.
 #pragma once
 
 #include <netinet/in.h>

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <filesystem>
 #include <string>
@@ -150,6 +151,31 @@ TEST(Peer, IsNotWhoeverListensAtItsAddress) {
   EXPECT_EQ(tcp_peer(ours, theirs), std::nullopt);
   theirs.port = 2;
   EXPECT_EQ(tcp_peer(ours, theirs), std::nullopt);
+}
+
+// In a container with user ids of its own, everybody outside has the same number, and that may be
+// the daemon's own.
+TEST(Peer, WithoutANumberInOurUserNamespaceIsUnknown) {
+  if (!OtherUser::possible()) GTEST_SKIP() << "needs root, to become another user";
+  const Listener by_unix(AF_UNIX);
+  const Listener by_tcp(AF_INET);
+  OtherUser first(somebody, staying(by_unix.at()));
+  OtherUser second(somebody, staying(by_tcp.at("127.0.0.1")));
+  ASSERT_TRUE(first.listen_for("+"));
+  ASSERT_TRUE(second.listen_for("+"));
+  OtherUser inside(0, [&](OtherUser::End& end) {
+    if (::unshare(CLONE_NEWUSER) != 0) return end.tell("unshare");
+    const int map = ::open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC);
+    if (::write(map, "0 0 1\n", 6) != 6) return end.tell("uid_map");
+    end.tell(!peer_of(by_unix.accept()) && !peer_of(by_tcp.accept()) ? "unknown" : "somehow");
+  });
+  EXPECT_TRUE(inside.listen_for("unknown"));
+  // Where everybody has a number, this one is a user's like any other.
+  OtherUser nobody(65534, staying(by_unix.at()));
+  ASSERT_TRUE(nobody.listen_for("+"));
+  const int fd = by_unix.accept();
+  EXPECT_EQ(peer_of(fd), Peer(65534U));
+  ::close(fd);
 }
 
 TEST(Peer, OfWhatIsNoConnectionIsUnknown) {

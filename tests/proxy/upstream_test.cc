@@ -155,7 +155,7 @@ TEST_F(UpstreamTest, TellsHowItFares) {
   EXPECT_EQ(upstream_->health(), Health::idle);
   EXPECT_EQ(get().second, Errc::unreachable);  // Nobody plays it yet.
   EXPECT_EQ(upstream_->health(), Health::unreachable);
-  EXPECT_EQ(upstream_->last_error()->code, Errc::upstream_failed);
+  EXPECT_EQ(upstream_->last_error()->code, Errc::unreachable);
   http_.on("https://contoso.azurecr.io", {Reply{.status = 200}});
   EXPECT_EQ(get().first, 200);
   EXPECT_EQ(upstream_->health(), Health::ok);
