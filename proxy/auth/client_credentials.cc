@@ -1,5 +1,6 @@
 #include "proxy/auth/client_credentials.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -157,6 +158,16 @@ class GivenProof final : public ClientProof {
   Secret assertion_;
 };
 
+// A GUID or a domain: one segment of a path, whoever names it (a pod's annotation may).
+bool is_tenant(std::string_view text) {
+  constexpr std::size_t longest = 253;
+  const auto is_alnum = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  };
+  return !text.empty() && text.size() <= longest && is_alnum(text.front()) &&
+         std::ranges::all_of(text, [&](char c) { return is_alnum(c) || c == '-' || c == '.'; });
+}
+
 // What the server says to whoever has to mend it, by OAuth's error codes (RFC 6749 section 5.2):
 // the AADSTS numbers may change.
 std::string remedy_for(std::string_view error, const ClientProof& proof) {
@@ -201,8 +212,11 @@ Result<TokenEndpoint> token_endpoint(const AzureSettings& azure, const std::stri
     const auto found = azure.variables.find(name);
     return found == azure.variables.end() ? std::string() : found->second;
   };
+  if (!is_tenant(tenant))
+    return fail(Errc::config, "the tenant " + printable(tenant, 60) +
+                                  " is neither an id nor a domain name: correct tenant_id");
   TokenEndpoint endpoint;
-  const std::string path = "/" + percent_encode(tenant) + "/oauth2/v2.0/token";
+  const std::string path = "/" + tenant + "/oauth2/v2.0/token";
   endpoint.shown = azure.authority + path;
   const std::string proxy = by_proxy ? variable("AZURE_KUBERNETES_TOKEN_PROXY") : std::string();
   if (proxy.empty()) {
@@ -222,7 +236,8 @@ Result<TokenEndpoint> token_endpoint(const AzureSettings& azure, const std::stri
     // TLS is asked for, and checked against, this name; HTTP and TCP go to the proxy's.
     Result<Url> named =
         Url::parse("https://" + name + ":" + std::to_string(there.port) + base + path);
-    if (!named) return fail(Errc::config, "AZURE_KUBERNETES_SNI_NAME is not a host name");
+    if (!named || !iequals(named->origin().host, name))
+      return fail(Errc::config, "AZURE_KUBERNETES_SNI_NAME is not a host name");
     endpoint.url = std::move(*named);
     endpoint.host_field = there.authority();
     endpoint.connect_to = there.host + ":" + std::to_string(there.port);

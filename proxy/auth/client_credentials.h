@@ -66,7 +66,8 @@ struct TokenEndpoint {
 };
 
 // The endpoint of `tenant` by the configured authority, or by the AZURE_KUBERNETES_* variables if
-// `by_proxy` and they are set. Fails with config if one of them is not a URL.
+// `by_proxy` and they are set. Fails with config if one of them is not a URL, or `tenant` is no
+// tenant.
 Result<TokenEndpoint> token_endpoint(const AzureSettings& azure, const std::string& tenant,
                                      bool by_proxy);
 

@@ -95,7 +95,12 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
     if (!other) {
       const bool refused = answer.status == 401 || answer.status == 403;
       std::vector<std::string_view> sent;
-      if (password) sent.push_back(password->secret.reveal());
+      Secret header;
+      if (password) {
+        header = basic_authorization(*password);
+        sent = {password->secret.reveal(),
+                header.reveal().substr(std::string_view("Basic ").size())};
+      }
       throw_refused(answer, step, refused ? remedy : "", sent);
     }
     pick = std::move(other);

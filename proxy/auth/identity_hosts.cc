@@ -270,6 +270,9 @@ Result<std::filesystem::path> arc_key_file(const Headers& response,
       challenges->front().params.size() != 1 || !challenges->front().param("realm"))
     return nonsense("is not that of Azure Arc");
   const std::string& realm = *challenges->front().param("realm");
+  // The agent writes it without quotes; others quote theirs.
+  if (!response.get("www-authenticate").ends_with("=" + realm))
+    return nonsense("is not written as that of Azure Arc");
   const std::string start = directory.native() + "/";
   const std::string_view name =
       realm.starts_with(start) ? std::string_view(realm).substr(start.size()) : std::string_view();

@@ -18,34 +18,46 @@ constexpr std::size_t max_words_bytes = 300;  // of a server, in one of our sent
 constexpr std::size_t max_text_in_words = 2000;
 // Identifiers that people need, GUIDs among them, are shorter than this; tokens are longer.
 constexpr std::size_t token_like_bytes = 40;
+// So much of a secret in one piece is too much.
+constexpr std::size_t telling_bytes = 8;
+constexpr std::size_t max_text_searched = 1024;  // more than is shown
 
 bool is_token_like(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
          c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
 }
 
-// Without the secrets that were sent, and without anything else that may be one.
-std::string without_secrets(std::string text, const std::vector<std::string_view>& sent) {
+// Without the secrets that were sent, in whole or in pieces, and without anything else that may be
+// one.
+std::string without_secrets(std::string_view text, const std::vector<std::string_view>& sent) {
   constexpr std::string_view mark = "[hidden]";
+  if (text.size() > max_text_searched) {
+    text = text.substr(0, max_text_searched);
+    while (!text.empty() && is_token_like(text.back())) text.remove_suffix(1);
+  }
+  std::vector<bool> hidden(text.size());
+  const auto hide = [&](std::size_t at, std::size_t size) {
+    std::fill_n(hidden.begin() + static_cast<std::ptrdiff_t>(at), size, true);
+  };
   for (const std::string_view secret : sent) {
-    if (secret.empty()) continue;
-    for (std::size_t at = text.find(secret); at != std::string::npos;
-         at = text.find(secret, at + mark.size()))
-      text.replace(at, secret.size(), mark);
+    const std::size_t size = std::min(secret.size(), telling_bytes);
+    for (std::size_t at = 0; size > 0 && at + size <= text.size(); ++at) {
+      if (secret.contains(text.substr(at, size))) hide(at, size);
+    }
+  }
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    std::size_t end = at;
+    while (end < text.size() && is_token_like(text[end])) ++end;
+    if (end - at >= token_like_bytes) hide(at, end - at);
+    at = end;
   }
   std::string kept;
-  for (std::size_t at = 0; at < text.size();) {
-    const auto end = static_cast<std::size_t>(
-        std::ranges::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(),
-                                 is_token_like) -
-        text.begin());
-    if (end - at >= token_like_bytes) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (!hidden[at]) {
+      kept += text[at];
+    } else if (at == 0 || !hidden[at - 1]) {
       kept += mark;
-    } else {
-      kept += std::string_view(text).substr(at, end - at);
     }
-    if (end < text.size()) kept += text[end];
-    at = end + 1;
   }
   return kept;
 }
@@ -172,11 +184,10 @@ std::string describe(const Answer& answer, const std::vector<std::string_view>& 
   if (answer.status >= 300 && answer.status < 400)
     words = "a redirect, which is not followed with credentials";
   const std::string_view id = answer.headers.get("x-ms-correlation-request-id");
-  words = printable(without_secrets(std::move(words), sent), max_words_bytes);
+  words = printable(without_secrets(words, sent), max_words_bytes);
   std::string described = std::to_string(answer.status);
   if (!words.empty()) described += " " + words;
-  if (!id.empty())
-    described += "; correlation id " + printable(without_secrets(std::string(id), sent), 80);
+  if (!id.empty()) described += "; correlation id " + printable(without_secrets(id, sent), 80);
   return described;
 }
 

@@ -65,6 +65,7 @@ struct Asked {
   proxy::Headers headers;
   std::string body;
   std::string ca_file;
+  std::string ca_pem, certificate_thumbprint, connect_to;
   proxy::HttpLimits limits;
   Instant at;
 
@@ -141,6 +142,9 @@ class FakeHttpClient final : public proxy::HttpClient {
                            .headers = request.headers,
                            .body = request.body,
                            .ca_file = request.ca_file,
+                           .ca_pem = request.ca_pem,
+                           .certificate_thumbprint = request.certificate_thumbprint,
+                           .connect_to = request.connect_to,
                            .limits = request.limits,
                            .at = clock_.now()});
     const Asked asked = asked_.back();

@@ -81,6 +81,23 @@ TEST(Describe, ShowsNoSecretThatTheServerEchoes) {
   EXPECT_LT(describe(answer(400, std::string(60'000, '!'))).size(), 320U);
 }
 
+TEST(Describe, ShowsNoPieceOfASecret) {
+  const std::string secret = "abc8Q~defgh-ijklm.nopqr";
+  for (std::size_t from = 0; from < secret.size(); ++from) {
+    for (std::size_t size = 8; from + size <= secret.size(); ++size) {
+      const std::string piece = secret.substr(from, size);
+      const std::string body = "no: '" + piece + "' and " + piece + piece + " are wrong";
+      EXPECT_EQ(describe(answer(401, body), {secret}), "401 no: '[hidden]' and [hidden] are wrong");
+    }
+  }
+  EXPECT_EQ(describe(answer(401, "abc8Q~d is short"), {secret}), "401 abc8Q~d is short");
+  // Beyond what is looked through, nothing is shown, and what was cut in two is not shown either.
+  const std::string long_token(1500, 'x');
+  EXPECT_EQ(describe(answer(401, long_token), {secret}), "401");
+  EXPECT_EQ(describe(answer(401, "a " + std::string(1000, 'x') + " " + secret), {secret}),
+            "401 a [hidden] ");
+}
+
 TEST(Classify, GoesByTheStatusAlone) {
   const std::pair<int, Errc> table[] = {
       {401, Errc::unauthorized},      {403, Errc::denied},           {404, Errc::upstream_nonsense},
