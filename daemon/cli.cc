@@ -30,6 +30,7 @@ using std::chrono::milliseconds;
 
 constexpr const char* kStatusTarget = "/v1/status";
 constexpr const char* kConfigTarget = "/v1/config";
+constexpr const char* kReloadTarget = "/v1/reload";
 constexpr milliseconds kWatchInterval{1000};
 constexpr milliseconds kWatchPatience{3000};
 constexpr milliseconds kVersionPatience{2000};
@@ -153,6 +154,26 @@ int show_config(const CliContext& context, const std::filesystem::path& socket, 
   return finish(context);
 }
 
+int ask_to_reload(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
+  const auto answer = control_post(socket, kReloadTarget, "{}");
+  if (!answer) return report(context, answer.error());
+  const json::object* object = answer->if_object();
+  const json::value* faults = object ? object->if_contains("faults") : nullptr;
+  const bool good = faults && faults->is_array() && faults->get_array().empty();
+  if (as_json) {
+    print_json(context, *answer);
+  } else if (good) {
+    context.out << "the configuration is reloaded\n";
+  } else if (faults && faults->is_array()) {
+    for (const json::value& fault : faults->get_array()) {
+      if (fault.is_string()) context.err << printable(fault.get_string(), 4096) << "\n";
+    }
+    context.err << "staithe: nothing was changed\n";
+  }
+  const int finished = finish(context);
+  return good ? finished : kExitFailed;
+}
+
 // Works without a daemon; with one, says its version too.
 int show_version(const CliContext& context, const std::filesystem::path& socket, bool as_json) {
   const auto status = control_get(socket, kStatusTarget, kVersionPatience);
@@ -216,6 +237,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   status->add_flag("--watch", watch, "Again every second, until interrupted");
   CLI::App* config = add_command("config", "The configuration that is in force");
   CLI::App* version = add_command("version", "The versions of staithe and staithed");
+  CLI::App* reload = add_command("reload", "Read the configuration again, as SIGHUP does");
   CredentialCommands credentials(app);
 
   try {
@@ -246,6 +268,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   }
   if (config->parsed()) return show_config(context, socket, as_json);
   if (version->parsed()) return show_version(context, socket, as_json);
+  if (reload->parsed()) return ask_to_reload(context, socket, as_json);
   if (const auto status_of = credentials.run(context, socket)) return *status_of;
   context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "
                  "--help)\n";

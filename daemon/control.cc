@@ -166,12 +166,16 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "that access.users or access.groups of staithe.toml names");
     co_return;
   }
+  if (path == "/v1/reload" && request.method == "POST") {
+    co_await reload(exchange);
+    co_return;
+  }
   if (request.method != "GET" && request.method != "HEAD") {
     exchange.add("Allow", "GET, HEAD");
     co_await exchange.reply_error(405, "UNSUPPORTED",
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
-                                  "/v1/login and /v1/logout");
+                                  "/v1/login, /v1/logout and /v1/reload");
     co_return;
   }
   json::object answer;
@@ -197,6 +201,21 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   }
   const bool unready = path == "/readyz" && state_ != State::ready;
   co_await exchange.reply(unready ? 503 : 200, "application/json", json::serialize(answer) + "\n");
+}
+
+// As SIGHUP, for root and our own user, with the faults in the answer.
+asio::awaitable<void> Control::reload(proxy::Exchange& exchange) {
+  if (!co_await sources_.access.allows(Right::own, exchange.peer())) {
+    co_await exchange.reply_error(403, "DENIED",
+                                  "only root and the user that staithed runs as may reload its "
+                                  "configuration");
+    co_return;
+  }
+  const Faults faults = sources_.reload();
+  json::array lines;
+  for (const Fault& fault : faults) lines.emplace_back(fault.to_string());
+  const json::object answer{{"reloaded", faults.empty()}, {"faults", std::move(lines)}};
+  co_await exchange.reply(200, "application/json", json::serialize(answer) + "\n");
 }
 
 void Control::handled(const proxy::Exchange& exchange, std::chrono::microseconds took,

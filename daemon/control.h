@@ -6,6 +6,7 @@
 
 #include <boost/json/object.hpp>
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@ class Control final : public proxy::Handler {
     const proxy::Fills& fills;
     Access& access;
     Credentials& credentials;
+    std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
   };
   explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}
 
@@ -47,6 +49,8 @@ class Control final : public proxy::Handler {
   boost::json::object status() const;
 
  private:
+  asio::awaitable<void> reload(proxy::Exchange& exchange);
+
   Sources sources_;
   Instant started_;
   State state_ = State::starting;

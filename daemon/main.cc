@@ -52,14 +52,15 @@ int print(const Faults& faults) {
 // Runs the service until SIGTERM or SIGINT; SIGHUP reloads.
 int serve(const Run& run, Config config) {
   boost::asio::io_context context(1);
-  Service service(context, std::move(config));
+  Service service(context, std::move(config),
+                  [&run] { return load_config(run.config_file, Environment::of_process()); });
 
   boost::asio::signal_set signals(context, SIGTERM, SIGINT, SIGHUP);
   std::function<void(boost::system::error_code, int)> on_signal =
       [&](boost::system::error_code error, int signal) {
         if (error) return;
         if (signal == SIGHUP) {
-          service.reload(load_config(run.config_file, Environment::of_process()));
+          (void)service.reload();  // It has logged what was wrong.
         } else {
           service.stop();
         }

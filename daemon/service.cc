@@ -51,9 +51,10 @@ void prepare_socket_directory(const std::filesystem::path& directory) {
 
 }  // namespace
 
-Service::Service(asio::io_context& context, Config config)
+Service::Service(asio::io_context& context, Config config, LoadConfig load)
     : loop_(context.get_executor()),
       config_(std::move(config)),
+      load_(std::move(load)),
       tasks_(loop_, report_task),
       access_(loop_, clock_, tasks_, ::geteuid()),
       store_(loop_, config_.cache, disk_, clock_, report_store),
@@ -98,7 +99,8 @@ Service::Service(asio::io_context& context, Config config)
                 .registries = registries_,
                 .fills = fills_,
                 .access = access_,
-                .credentials = credentials_}),
+                .credentials = credentials_,
+                .reload = [this] { return reload(); }}),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
                         .connection = {.header_timeout = config_.proxy.limits.header_timeout,
@@ -242,11 +244,12 @@ void Service::stop() {
   stop_asked_.notify_all();
 }
 
-void Service::reload(std::expected<Config, Faults> config) {
+Faults Service::reload() {
+  const std::expected<Config, Faults> config = load_();
   if (!config) {
     for (const Fault& fault : config.error())
       log::error("configuration not reloaded", {{"fault", fault.to_string()}});
-    return;
+    return config.error();
   }
   const bool same_identities = config->proxy.identities == config_.proxy.identities;
   // What is taken over now becomes the configuration in force; what then still differs waits.
@@ -266,6 +269,7 @@ void Service::reload(std::expected<Config, Faults> config) {
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
+  return {};
 }
 
 asio::awaitable<void> Service::drain() {

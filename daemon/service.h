@@ -36,7 +36,10 @@ namespace staithe::daemon {
 
 class Service {
  public:
-  Service(asio::io_context& context, Config config);
+  using LoadConfig = std::function<std::expected<Config, Faults>()>;
+
+  // `load` reads the configuration again, for reload().
+  Service(asio::io_context& context, Config config, LoadConfig load);
   ~Service();
 
   // Throws Failure: in_use (the cache directory), config (an address), storage_failed.
@@ -45,8 +48,9 @@ class Service {
   // Asks run() to drain and return.
   void stop();
   // Takes the new configuration over: registries, identities, hosts, cache bounds and log level at
-  // once; for the rest the log says that a restart is needed. Faults change nothing.
-  void reload(std::expected<Config, Faults> config);
+  // once; for the rest the log says that a restart is needed. Faults change nothing, and are logged
+  // and returned; empty if there are none.
+  Faults reload();
 
  private:
   void listen();
@@ -68,6 +72,7 @@ class Service {
 
   asio::any_io_executor loop_;
   Config config_;
+  LoadConfig load_;
   SystemClock clock_;
   SystemRandom random_;
   cache::PosixDisk disk_;

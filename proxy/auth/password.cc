@@ -33,6 +33,13 @@ bool has_control(std::string_view text) {
       text, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; });
 }
 
+// Google's `_json_key` has a file of JSON as password, with the line ends that it came with.
+bool is_json_key(std::string_view secret) {
+  return secret.starts_with('{') && std::ranges::none_of(secret, [](char c) {
+           return has_control({&c, 1}) && c != '\n' && c != '\r' && c != '\t';
+         });
+}
+
 Life life_from_now(const Environment& environment, std::chrono::nanoseconds lasts,
                    std::chrono::nanoseconds rest) {
   return {.since = environment.clock.now(),
@@ -47,8 +54,9 @@ Password make_password(const std::string& step, std::string_view username, std::
   if (secret.empty()) throw Failure(Errc::identity_missing, step + ": the password is empty");
   if (secret.size() > max_password_bytes || username.size() > max_username_bytes)
     throw Failure(Errc::identity_missing, step + ": the user name or password is far too long");
-  // RFC 7617 section 2, but for the line ends in the JSON that is Google's password.
-  if (secret.contains('\0') || has_control(username) || username.contains(':'))
+  // RFC 7617 section 2: no control characters, and no colon in the name.
+  if ((has_control(secret) && !is_json_key(secret)) || has_control(username) ||
+      username.contains(':'))
     throw Failure(Errc::identity_missing,
                   step +
                       ": the user name or password holds a character that Basic "

@@ -47,7 +47,8 @@ class ControlTest : public testing::Test {
                     .registries = house_.registries,
                     .fills = house_.fills,
                     .access = access_,
-                    .credentials = credentials_}};
+                    .credentials = credentials_,
+                    .reload = [] { return Faults(); }}};
 };
 
 TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {

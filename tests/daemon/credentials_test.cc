@@ -245,7 +245,8 @@ class CredentialsTest : public testing::Test {
                     .registries = registries_,
                     .fills = house_.fills,
                     .access = access_,
-                    .credentials = credentials_}};
+                    .credentials = credentials_,
+                    .reload = [] { return Faults(); }}};
   std::filesystem::path directory_;
   proxy::Server server_{house_.io.get_executor(),
                         {.connections = 100, .connection = {.body_bytes = 64 * 1024}},

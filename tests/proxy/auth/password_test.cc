@@ -48,6 +48,9 @@ TEST(PasswordFile, RefusesWhatBasicAuthenticationCannotSend) {
     EXPECT_EQ(file_says(text), unsendable);
   for (const std::string user : {"a:b", "a\r\nX: y", "a\n"})
     EXPECT_EQ(file_says("s3cr3t", user), unsendable);
+  // Google's key is JSON, which may stand on many lines.
+  EXPECT_EQ(file_says("{\n\t\"type\": 1\n}\n"), "user:{\n\t\"type\": 1\n}");
+  EXPECT_EQ(file_says("{\n\x1b}"), unsendable);
   EXPECT_EQ(file_says(""), "identity_missing: the file /etc/pw: the password is empty");
   EXPECT_EQ(file_says("\n"), "identity_missing: the file /etc/pw: the password is empty");
   EXPECT_EQ(file_says(std::string(32 * 1024, 'x')).size(), 5U + 32 * 1024);
