@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 # Shorter secrets than this could be found by chance, so a test has to make longer ones.
 SHORTEST = 12
+_TEXT = re.compile(rb"[ -~]{%d,}" % SHORTEST)
 # So many characters in a row of a secret are already too many.
 PART = 24
 
@@ -37,11 +39,15 @@ class Needles:
         for kind, text in secrets:
             if len(text) < SHORTEST:
                 raise ValueError(f"a {kind} of {len(text)} characters is too short to look for")
+            if not text.replace("\n", "").isascii() or not text.replace("\n", "").isprintable():
+                raise ValueError(f"a {kind} with other characters than printable ASCII")
             for form, needle in forms(text):
-                self._needles[needle] = (kind, form)
+                self._needles.setdefault(needle, (kind, form))
 
     def search(self, place: str, content: bytes) -> list[Leak]:
-        found = {where for needle, where in self._needles.items() if needle in content}
+        # Every needle is text of at least this length, so most of an image need not be looked at.
+        text = b"\0".join(_TEXT.findall(content))
+        found = {where for needle, where in self._needles.items() if needle in text}
         return [Leak(place, kind, form) for kind, form in sorted(found)]
 
     def search_tree(self, directory: Path) -> list[Leak]:
@@ -52,14 +58,6 @@ class Needles:
             leaks += self.search(f"the name {name}", name.encode(errors="surrogateescape"))
             if path.is_file() and not path.is_symlink():
                 leaks += self.search(name, path.read_bytes())
-        return leaks
-
-    def search_process(self, pid: int) -> list[Leak]:
-        """What any other program may see of a running one, and what it has inherited."""
-        leaks = []
-        for name in ("cmdline", "environ"):
-            path = Path(f"/proc/{pid}/{name}")
-            leaks += self.search(str(path), path.read_bytes())
         return leaks
 
 
@@ -91,10 +89,11 @@ def _parts(secret: str) -> list[str]:
     if len(lines) > 1:
         return [line for line in lines if len(line) >= SHORTEST]
     if secret.count(".") == 2 and secret.startswith("eyJ"):
-        # A JWT's head is in every other one, and in tests that show how one looks.
+        # A JWT's header is in every other one, and in tests that show how one looks.
         _, payload, signature = secret.split(".")
         middle = len(payload) // 2
-        return [payload[middle : middle + PART], payload[-PART:], signature[:PART]]
+        parts = [payload[:PART], payload[middle : middle + PART], payload[-PART:], signature[:PART]]
+        return [part for part in parts if len(part) >= SHORTEST]
     if len(secret) <= PART:
         return [secret]
     return [secret[:PART], secret[-PART:]]

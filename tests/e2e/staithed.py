@@ -82,7 +82,12 @@ class Staithed:
             listener.settimeout(0.2)
             self._process = Process(
                 "staithed",
-                [*in_place_of_others(self.in_place_of), binary("staithed"), "--config", self.config_file],
+                [
+                    *in_place_of_others(self.in_place_of),
+                    binary("staithed"),
+                    "--config",
+                    self.config_file,
+                ],
                 self.log,
                 {**self.environment, "NOTIFY_SOCKET": str(notify)},
                 self._outlive,
