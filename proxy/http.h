@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "proxy/auth/secret.h"
 #include "proxy/url.h"
 
 namespace staithe::proxy {
@@ -77,6 +78,9 @@ class HttpResponse {
 
   virtual int status() const = 0;
   virtual const Headers& headers() const = 0;
+
+  // What the request carried that its answer may echo and nobody may be shown.
+  virtual std::vector<auth::Secret> secrets() const { return {}; }
 
   // Replaces `piece` by bytes of the body that have arrived, at least one, at most 1 MiB; false
   // at the true end of the body. Throws Failure: unreachable if the peer is silent for

@@ -6,7 +6,9 @@
 
 #include "cache/escape.h"
 #include "cache/log.h"
+#include "proxy/auth/base64.h"
 #include "proxy/errors.h"
+#include "proxy/words.h"
 
 namespace staithe::proxy {
 
@@ -23,6 +25,7 @@ constexpr auto longest_pause = 300s;
 // Manifests, lists and HEADs at once, beside the transfers that max_connections bounds.
 constexpr std::size_t max_questions = 16;
 constexpr std::size_t max_error_body_bytes = 64 * 1024;
+constexpr std::size_t max_words_bytes = 300;  // of a server, in one of our sentences
 
 bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
@@ -36,32 +39,41 @@ std::chrono::seconds retry_after(const HttpResponse& response) {
   return std::min<std::chrono::seconds>(std::chrono::seconds(seconds), longest_pause);
 }
 
-// The first message of an OCI error body, or the body's beginning.
-std::string said(const std::string& body) {
-  boost::system::error_code error;
-  const auto value = boost::json::parse(body, error);
-  if (!error && value.is_object()) {
-    if (const auto* errors = value.as_object().if_contains("errors");
-        errors && errors->is_array() && !errors->as_array().empty() &&
-        errors->as_array()[0].is_object()) {
-      const auto& first = errors->as_array()[0].as_object();
-      std::string text;
-      if (const auto* code = first.if_contains("code"); code && code->is_string())
-        text += std::string_view(code->as_string());
-      if (const auto* message = first.if_contains("message"); message && message->is_string())
-        text.append(text.empty() ? "" : ": ").append(std::string_view(message->as_string()));
-      return printable(text, 300);
+// Everything in a request that a server could echo and nobody may see: the Authorization value, its
+// parts, and the query of a signed URL.
+std::vector<auth::Secret> secrets_of(const auth::Authorization& authorization, const Url& url) {
+  std::vector<auth::Secret> secrets;
+  if (authorization) {
+    const std::string_view value = authorization->reveal();
+    const std::string_view token = value.substr(std::min(value.find(' ') + 1, value.size()));
+    secrets.emplace_back(token);
+    if (value.starts_with("Basic ")) {
+      if (Result<std::string> pair = auth::decode_base64(token)) {
+        secrets.emplace_back(std::string_view(*pair).substr(pair->find(':') + 1));
+        secrets.push_back(auth::Secret::take(std::move(*pair)));
+      }
     }
   }
-  return printable(body, 150);
+  const std::string& target = url.target();
+  if (const std::size_t query = target.find('?'); query != std::string::npos) {
+    secrets.emplace_back(std::string_view(target).substr(query + 1));
+    if (Result<std::string> decoded = percent_decode(target.substr(query + 1)))
+      secrets.push_back(auth::Secret::take(std::move(*decoded)));
+  }
+  return secrets;
 }
 
 // Counts the bytes of a body, and holds the connection's slot until it is done with.
 class CountedResponse final : public HttpResponse {
  public:
+  // `sent` and `url` are what the request carried and where it went.
   CountedResponse(std::unique_ptr<HttpResponse> response, Slots::Slot slot,
-                  std::shared_ptr<UpstreamStats> stats)
-      : slot_(std::move(slot)), response_(std::move(response)), stats_(std::move(stats)) {}
+                  std::shared_ptr<UpstreamStats> stats, auth::Authorization sent, Url url)
+      : slot_(std::move(slot)),
+        response_(std::move(response)),
+        stats_(std::move(stats)),
+        sent_(std::move(sent)),
+        url_(std::move(url)) {}
 
   int status() const override { return response_->status(); }
   const Headers& headers() const override { return response_->headers(); }
@@ -70,11 +82,14 @@ class CountedResponse final : public HttpResponse {
     if (more) stats_->bytes += piece.size();
     co_return more;
   }
+  std::vector<auth::Secret> secrets() const override { return secrets_of(sent_, url_); }
 
  private:
   Slots::Slot slot_;
   std::unique_ptr<HttpResponse> response_;
   std::shared_ptr<UpstreamStats> stats_;
+  auth::Authorization sent_;
+  Url url_;
 };
 
 }  // namespace
@@ -135,9 +150,11 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
   const bool transfer = ask.method == "GET" && ask.what.starts_with("blobs/");
   auto slot = co_await (transfer ? transfers_ : questions_).acquire();
   Answer answer;
+  auth::Authorization sent;
   for (bool repeated = false;; repeated = true) {
     const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
     answer = co_await walk(ask, authorization);
+    sent = answer.at_home ? authorization : nullptr;
     // Only the registry can refuse its token; another host's 401 is no word about it.
     const int status = answer.response->status();
     if (!answer.at_home || repeated) break;
@@ -147,7 +164,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
         (status == 403 && authorization && authorizer_->forbidden(authorization));
     if (!worth_repeating) break;
   }
-  co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_);
+  co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_,
+                                              std::move(sent), std::move(answer.url));
 }
 
 // From the registry along its redirects. The credential goes to the registry's origin only, and is
@@ -170,7 +188,8 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
       hops = 0;
       continue;
     }
-    if (!is_redirect(response->status())) co_return Answer{std::move(response), at_home};
+    if (!is_redirect(response->status()))
+      co_return Answer{std::move(response), at_home, std::move(url)};
     const std::string* location = response->headers().find("Location");
     if (!location || hops == max_redirects)
       throw Failure(Errc::upstream_nonsense,
@@ -247,7 +266,11 @@ asio::awaitable<Error> error_of(HttpResponse& response, std::string asked, Errc 
                     : status >= 500 && status <= 599           ? Errc::upstream_failed
                                                                : Errc::upstream_nonsense;
   std::string detail = "upstream answered " + std::to_string(status) + " for " + asked;
-  if (const std::string words = said(body); !words.empty()) detail += " (" + words + ")";
+  const std::vector<auth::Secret> secrets = response.secrets();
+  std::vector<std::string_view> hidden;
+  for (const auth::Secret& secret : secrets) hidden.push_back(secret.reveal());
+  const std::string words = printable(without_secrets(words_of(body), hidden), max_words_bytes);
+  if (!words.empty()) detail += " (" + words + ")";
   if (code == Errc::firewall)
     detail +=
         ": the registry's network rules keep this machine out; let it through (public access, "

@@ -73,6 +73,7 @@ class Upstream {
   struct Answer {
     std::unique_ptr<HttpResponse> response;
     bool at_home = false;
+    Url url;  // that answered
   };
   asio::awaitable<Answer> walk(const Ask& ask, const auth::Authorization& authorization);
   HttpRequest request(const Ask& ask, const Url& url) const;
