@@ -30,7 +30,7 @@ namespace {
 // Registries that are renewed at one time.
 constexpr std::size_t most_renewals = 16;
 // A registry token is a few KiB.
-constexpr std::size_t most_token_bytes = 48 * 1024;
+constexpr std::size_t most_token_bytes = 48UL * 1024;
 
 struct Endpoint {
   std::string_view path;
@@ -297,14 +297,15 @@ Credentials::Reply Credentials::list() {
   for (const auto& [name, registry] : sources_.registries.used()) names.insert(name);
   json::array credentials;
   for (const std::string& name : names) {
+    std::string username;
     try {
-      const std::string username =
-          sources_.registries.find(name)->upstream({}).authorizer().login_name();
-      if (!username.empty())
-        credentials.push_back(json::object{{"registry", name}, {"username", username}});
-    } catch (const Failure&) {
-      // An identity that cannot serve this registry has no login; status says why.
+      username = sources_.registries.find(name)->upstream({}).authorizer().login_name();
+    } catch (const Failure& failure) {
+      // An identity that cannot serve this registry has no login.
+      log::debug("registry without a login", {{"registry", name}, {"error", failure.error()}});
     }
+    if (!username.empty())
+      credentials.push_back(json::object{{"registry", name}, {"username", username}});
   }
   return Reply::json(json::object{{"credentials", std::move(credentials)}});
 }
@@ -316,7 +317,8 @@ struct Credentials::Renewals {
     std::string identity;
     std::optional<std::string> error = {};
   };
-  Renewals(asio::any_io_executor loop) : slots(loop, most_renewals), changed(loop) {}
+  explicit Renewals(const asio::any_io_executor& loop)
+      : slots(loop, most_renewals), changed(loop) {}
 
   std::vector<One> all;
   std::size_t left = 0;
@@ -328,18 +330,14 @@ struct Credentials::Renewals {
 asio::awaitable<void> Credentials::renew_one(std::shared_ptr<Renewals> renewals, std::size_t index,
                                              proxy::RegistryPtr registry,
                                              proxy::Upstream* upstream) {
-  std::string error = "the daemon is stopping";
-  bool renewed = false;
   try {
     const auto slot = co_await renewals->slots.acquire();
     co_await upstream->authorizer().renew();
-    renewed = true;
   } catch (const Failure& failure) {
-    error = failure.error().detail;
+    renewals->all[index].error = failure.error().detail;
   } catch (const boost::system::system_error&) {
-    // Cancelled: the sentence stands.
+    renewals->all[index].error = "the daemon is stopping";
   }
-  if (!renewed) renewals->all[index].error = std::move(error);
   --renewals->left;
   renewals->changed.notify_all();
 }

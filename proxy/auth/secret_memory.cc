@@ -28,7 +28,7 @@ namespace {
 constexpr std::size_t granule_bytes = 64;
 // Holds a token of the largest size (64 KiB) with room beside it, and 64 of them fit into the 8 MiB
 // that RLIMIT_MEMLOCK is by default.
-constexpr std::size_t region_bytes = 128 * 1024;
+constexpr std::size_t region_bytes = 128UL * 1024;
 
 std::size_t page_bytes() {
   static const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
@@ -192,8 +192,11 @@ void SecretMemory::forget() {
     ASAN_UNPOISON_MEMORY_REGION(region.base, region.bytes);
     // What was not copied leaves a hole. It is closed, so that no new region comes to stand where
     // somebody still gives back an old slot.
-    if (region.hidden)
-      ::mmap(region.base, region.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (region.hidden) {
+      const void* const closed = ::mmap(region.base, region.bytes, PROT_NONE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+      assert(closed == region.base);
+    }
   }
   regions_.clear();
   bytes_ = 0;
