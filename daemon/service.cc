@@ -288,6 +288,7 @@ asio::awaitable<void> Service::close() {
   co_await control_server_.stop();
   co_await fills_.stop();
   tasks_.cancel();
+  programs_.stop();  // Tasks wait for the helpers that they run.
   co_await tasks_.join();
   co_await store_.close();
 }

@@ -280,6 +280,7 @@ CurlLoop::Transfer::Transfer(std::shared_ptr<Impl> impl, HttpRequest request)
       // A connection that was verified in another way is not for this, nor this one for others.
       set(easy_, CURLOPT_FRESH_CONNECT, 1L);
       set(easy_, CURLOPT_FORBID_REUSE, 1L);
+      set(easy_, CURLOPT_SSL_SESSIONID_CACHE, 0L);  // A resumed session shows no certificate.
     }
   }
   if (!request_.connect_to.empty()) {

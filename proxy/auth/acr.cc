@@ -101,8 +101,13 @@ std::optional<Token> AcrExchange::as_refresh_token(const Token& given,
                       (claims->audience.empty() ? std::string("no registry")
                                                 : printable(claims->audience.front(), 100)) +
                       ". " + identity_.remedy);
-  Life life = given.life;
-  life.refresh_in = given_rest;
+  // What is left of its life begins now: counted from when the token was read, the next look would
+  // be due at once, again and again, while a bad file keeps the old token in use.
+  const Instant now = environment_.clock.now();
+  const Life life{.since = now,
+                  .wall_since = given.life.wall_since + (now - given.life.since),
+                  .lasts = std::max<std::chrono::nanoseconds>(given.life.end() - now, 1ms),
+                  .refresh_in = given_rest};
   return Token{.secret = Secret(given.secret.reveal()), .life = life, .scope = {}};
 }
 
@@ -222,6 +227,7 @@ std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const O
   std::vector<std::shared_ptr<TokenKeeper>> behind;
   // What a person has given is shown among the endings, as what it is.
   if (!identity.given) behind.push_back(identity.entra);
+  const std::shared_ptr<TokenKeeper> given = identity.given ? identity.entra : nullptr;
   behind.push_back(refresh);
   return std::make_unique<BearerAuthorizer>(
       environment, BearerAuthorizer::Parts{.registry = registry,
@@ -230,6 +236,7 @@ std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const O
                                            .access = std::move(access),
                                            .behind = std::move(behind),
                                            .refresh = refresh,
+                                           .given = given,
                                            .passwords = nullptr,
                                            .endings = std::move(identity.endings),
                                            .renewable = !identity.given});

@@ -121,6 +121,7 @@ asio::awaitable<void> BearerAuthorizer::renew() {
     // Access tokens are made with the password: the next pull shows whether the new one is good.
     parts.access->clear();
   }
+  if (parts.given) co_await parts.given->renew();
   for (const auto& keeper : parts.behind) co_await keeper->renew();
 }
 
@@ -158,6 +159,7 @@ std::vector<Ending> BearerAuthorizer::endings() const {
 }
 
 std::optional<Error> BearerAuthorizer::last_error() const {
+  if (parts_.given && parts_.given->last_error()) return parts_.given->last_error();
   for (const auto& keeper : parts_.behind) {
     if (keeper->last_error()) return keeper->last_error();
   }

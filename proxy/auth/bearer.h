@@ -29,6 +29,8 @@ class BearerAuthorizer final : public Authorizer {
     // What access tokens are made from, the deepest first, for status and renew(): Entra, refresh.
     std::vector<std::shared_ptr<TokenKeeper>> behind;
     std::shared_ptr<TokenKeeper> refresh;  // ACR's refresh token, which login() gives; or null
+    // What a person has brought, in place of an Entra token of our own; or null.
+    std::shared_ptr<TokenKeeper> given;
     std::shared_ptr<Passwords> passwords;  // or null
     Endings endings;                       // or empty
     bool renewable = true;                 // false: `behind` comes from a person

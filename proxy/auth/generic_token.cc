@@ -49,6 +49,7 @@ std::unique_ptr<Authorizer> make_authorizer(Environment environment, const Origi
                                            .access = std::move(access),
                                            .behind = {},
                                            .refresh = nullptr,
+                                           .given = nullptr,
                                            .passwords = std::move(passwords),
                                            .endings = std::move(endings)});
 }

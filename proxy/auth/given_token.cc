@@ -35,7 +35,8 @@ Result<Token> read_given_token(std::string_view text, Instant now, WallTime wall
   const Result<Claims> claims = read_jwt(token);
   if (!claims) return refuse("it is no token by Entra or an Azure Container Registry (no JWT)");
   if (!claims->expires) return refuse("it does not say when it ends (no exp)");
-  const auto wall_seconds = std::chrono::floor<std::chrono::seconds>(wall).time_since_epoch();
+  // Rounded up: read again and again in one second, it must not end later each time.
+  const auto wall_seconds = std::chrono::ceil<std::chrono::seconds>(wall).time_since_epoch();
   const std::chrono::seconds left(remaining_seconds(*claims->expires, wall_seconds.count()));
   if (left <= 0s)
     return refuse("it has ended " +

@@ -72,13 +72,13 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
     if (found == sign_ins_.end())
       throw Failure(Errc::identity_missing, "the sign-in for " + place.name + " has ended");
     must_be_acr(place, azure_.acr_suffixes);
-    return make_acr(
-        place,
-        {.entra = found->second,
-         .tenant = {},
-         .remedy = "Sign in again: staithe login " + place.name + " --token-stdin",
-         .given = true,
-         .endings = endings_of_given("sign-in for " + place.name, found->second, environment_)});
+    return make_acr(place,
+                    {.entra = found->second.keeper,
+                     .tenant = {},
+                     .remedy = "Sign in again: staithe login " + place.name + " --token-stdin",
+                     .given = true,
+                     .endings = endings_of_given("sign-in for " + place.name, found->second.keeper,
+                                                 environment_)});
   }
   const auto found = identities_.find(identity);
   return make_authorizer(place, found == identities_.end() ? IdentitySettings() : found->second);
@@ -154,15 +154,21 @@ AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
   if (identity.kind == IdentityKind::token)
     return given("token in " + printable(identity.token_file.native()), "the token file",
                  std::make_unique<TokenFile>(environment_, identity.token_file));
-  std::weak_ptr<ClientProof>& known = proofs_[key_of(identity)];
+  std::string key = key_of(identity);
+  const IdentitySettings* managed = nullptr;
+  if (!identity.federated_identity.empty()) {
+    const auto found = identities_.find(identity.federated_identity);
+    if (found == identities_.end() || found->second.kind != IdentityKind::managed_identity)
+      throw Failure(Errc::config, "there is no managed identity " + identity.federated_identity);
+    managed = &found->second;
+    // After a reload that name may stand for another one.
+    key += '\n' + key_of(*managed);
+  }
+  std::weak_ptr<ClientProof>& known = proofs_[key];
   std::shared_ptr<ClientProof> proof = known.lock();
   if (!proof) {
-    if (!identity.federated_identity.empty()) {
-      const auto managed = identities_.find(identity.federated_identity);
-      if (managed == identities_.end())
-        throw Failure(Errc::config, "there is no identity " + identity.federated_identity);
-      proof =
-          make_federated_proof(managed_token(managed->second, std::string(federation_audience)));
+    if (managed) {
+      proof = make_federated_proof(managed_token(*managed, std::string(federation_audience)));
     } else if (!identity.certificate_file.empty()) {
       proof = make_certificate_proof(environment_, identity.certificate_file);
     } else if (!identity.client_secret_file.empty()) {
@@ -175,7 +181,7 @@ AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
   // The proxy of identity bindings is for the pods' own tokens.
   const bool by_proxy =
       identity.kind == IdentityKind::workload_identity && identity.federated_identity.empty();
-  acr.entra = application_token(identity, proof, by_proxy);
+  acr.entra = application_token(key, identity, proof, by_proxy);
   acr.endings = [proof, secret = endings_of_secret(identity, environment_)] {
     std::vector<Ending> endings;
     if (const auto ending = proof->ending()) endings.push_back(*ending);
@@ -214,10 +220,11 @@ std::shared_ptr<TokenKeeper> Identities::managed_token(const IdentitySettings& i
   return keeper;
 }
 
-std::shared_ptr<TokenKeeper> Identities::application_token(const IdentitySettings& identity,
+std::shared_ptr<TokenKeeper> Identities::application_token(const std::string& key,
+                                                           const IdentitySettings& identity,
                                                            std::shared_ptr<ClientProof> proof,
                                                            bool by_proxy) {
-  std::weak_ptr<TokenKeeper>& known = entra_tokens_[key_of(identity) + '\n' + azure_.audience];
+  std::weak_ptr<TokenKeeper>& known = entra_tokens_[key + '\n' + azure_.audience];
   std::shared_ptr<TokenKeeper> keeper = known.lock();
   if (!keeper) {
     keeper = std::make_shared<TokenKeeper>(
@@ -240,10 +247,14 @@ asio::awaitable<Login> Identities::service_account_login(Place place, ServiceAcc
   const std::string key = place.name + '\n' + account.tenant_id + '\n' + account.client_id + '\n' +
                           hasher.digest().to_string();
   std::shared_ptr<Authorizer> authorizer;
-  if (const auto found = service_accounts_.find(key); found != service_accounts_.end()) {
+  if (const auto found = service_accounts_->find(key); found != service_accounts_->end()) {
     authorizer = found->second;
   } else {
-    if (service_accounts_.size() >= max_service_accounts)
+    // Tokens that were refused do not keep those out that are good.
+    if (service_accounts_->size() >= max_service_accounts)
+      std::erase_if(*service_accounts_,
+                    [](const auto& entry) { return entry.second->tokens().empty(); });
+    if (service_accounts_->size() >= max_service_accounts)
       throw Failure(Errc::throttled,
                     "too many service accounts ask for " + place.name + " at once: try again");
     IdentitySettings settings;
@@ -259,15 +270,17 @@ asio::awaitable<Login> Identities::service_account_login(Place place, ServiceAcc
             account.client_id, azure_.audience, make_given_proof(std::move(account.token))),
         environment_);
     authorizer = make_acr(place, std::move(acr));
-    service_accounts_.emplace(key, authorizer);
-    environment_.tasks.spawn("forgetting a service account", forget_later(key));
+    service_accounts_->emplace(key, authorizer);
+    environment_.tasks.spawn("forgetting a service account",
+                             forget_later(service_accounts_, key, environment_));
   }
   co_return co_await authorizer->login();
 }
 
-asio::awaitable<void> Identities::forget_later(std::string key) {
-  co_await environment_.clock.sleep_for(service_account_kept);
-  service_accounts_.erase(key);
+asio::awaitable<void> Identities::forget_later(std::weak_ptr<ServiceAccounts> from, std::string key,
+                                               Environment environment) {
+  co_await environment.clock.sleep_for(service_account_kept);
+  if (const std::shared_ptr<ServiceAccounts> accounts = from.lock()) accounts->erase(key);
 }
 
 Result<Identities::SignIn> Identities::sign_in(const Place& place, Secret token) {
@@ -278,12 +291,13 @@ Result<Identities::SignIn> Identities::sign_in(const Place& place, Secret token)
   if (!read) return fail(Errc::bad_request, "the token is not used: " + read.error().detail);
   SignIn made{.kind = is_acr_refresh_token(read->secret.reveal()) ? "refresh" : "entra",
               .expires_in = std::chrono::floor<std::chrono::seconds>(read->life.lasts)};
-  sign_ins_[place.name] = std::make_shared<TokenKeeper>(
-      "the sign-in for " + place.name, Kind::entra,
-      std::make_unique<TokenInMemory>(
-          environment_, std::move(token),
-          "Sign in again: staithe login " + place.name + " --token-stdin"),
-      environment_);
+  sign_ins_[place.name] = {.keeper = std::make_shared<TokenKeeper>(
+                               "the sign-in for " + place.name, Kind::entra,
+                               std::make_unique<TokenInMemory>(
+                                   environment_, std::move(token),
+                                   "Sign in again: staithe login " + place.name + " --token-stdin"),
+                               environment_),
+                           .ends = read->life.end()};
   return made;
 }
 
@@ -292,10 +306,12 @@ bool Identities::sign_out(const std::string& name) { return sign_ins_.erase(name
 std::vector<std::string> Identities::drop_ended_sign_ins() {
   std::vector<std::string> ended;
   std::erase_if(sign_ins_, [&](const auto& entry) {
-    const auto& [name, keeper] = entry;
-    // It has been fetched at least once by whoever uses it, and failed for good since.
-    const bool over = !keeper->current() && keeper->last_error() &&
-                      keeper->last_error()->code == Errc::identity_missing;
+    const auto& [name, sign_in] = entry;
+    const std::optional<Error>& error = sign_in.keeper->last_error();
+    // By its time, used or not, or because the wall clock has said so to whoever used it.
+    const bool over =
+        environment_.clock.now() >= sign_in.ends ||
+        (!sign_in.keeper->current() && error && error->code == Errc::identity_missing);
     if (over) ended.push_back(name);
     return over;
   });

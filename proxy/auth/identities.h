@@ -76,10 +76,22 @@ class Identities {
   AcrIdentity given(std::string what, std::string name, std::unique_ptr<TokenSource> source);
   std::shared_ptr<TokenKeeper> managed_token(const IdentitySettings& identity,
                                              const std::string& audience);
-  std::shared_ptr<TokenKeeper> application_token(const IdentitySettings& identity,
+  // `key` is what tells this application, with its proof, from another.
+  std::shared_ptr<TokenKeeper> application_token(const std::string& key,
+                                                 const IdentitySettings& identity,
                                                  std::shared_ptr<ClientProof> proof, bool by_proxy);
   std::unique_ptr<Authorizer> make_acr(const Place& place, AcrIdentity identity);
-  asio::awaitable<void> forget_later(std::string key);
+
+  // The authorizers of service accounts, by the place, the application and the token's digest.
+  // Shared with the tasks that forget them, which may outlive this.
+  using ServiceAccounts = std::map<std::string, std::shared_ptr<Authorizer>>;
+  static asio::awaitable<void> forget_later(std::weak_ptr<ServiceAccounts> from, std::string key,
+                                            Environment environment);
+
+  struct SignedIn {
+    std::shared_ptr<TokenKeeper> keeper;
+    Instant ends;
+  };
 
   AzureSettings azure_;
   std::map<std::string, IdentitySettings> identities_;
@@ -88,8 +100,8 @@ class Identities {
   // By all that tells one identity from another, and the audience.
   std::map<std::string, std::weak_ptr<TokenKeeper>> entra_tokens_;
   std::map<std::string, std::weak_ptr<ClientProof>> proofs_;
-  std::map<std::string, std::shared_ptr<TokenKeeper>> sign_ins_;  // by registry
-  std::map<std::string, std::shared_ptr<Authorizer>> service_accounts_;
+  std::map<std::string, SignedIn> sign_ins_;  // by registry
+  std::shared_ptr<ServiceAccounts> service_accounts_ = std::make_shared<ServiceAccounts>();
 };
 
 }  // namespace staithe::proxy::auth

@@ -240,8 +240,10 @@ ProgramResult run_now(const ProgramRun& run, int stop) {
 
 PosixPrograms::PosixPrograms() : stop_(::eventfd(0, EFD_CLOEXEC)), pool_(2) {}
 
+void PosixPrograms::stop() { ::eventfd_write(stop_, 1); }
+
 PosixPrograms::~PosixPrograms() {
-  ::eventfd_write(stop_, 1);
+  stop();
   pool_.join();
   ::close(stop_);
 }

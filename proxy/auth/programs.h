@@ -42,8 +42,10 @@ class Programs {
 class PosixPrograms final : public Programs {
  public:
   PosixPrograms();
-  // Ends what runs: nobody waits a minute for a helper when the daemon stops.
   ~PosixPrograms() override;
+  // Ends what runs, and what is run from now on: nobody waits a minute for a helper when the daemon
+  // stops. Cancelling who waits for a program does not end it.
+  void stop();
   asio::awaitable<ProgramResult> run(ProgramRun run) override;
 
  private:

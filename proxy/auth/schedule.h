@@ -71,7 +71,8 @@ inline Plan plan(Kind kind, std::chrono::nanoseconds lasts,
     case Kind::entra:
       when.stop_after = stop(60s);
       if (advised) {
-        when.renew_after = *refresh_in + share(0.02 * chance);
+        when.renew_after =
+            *refresh_in + std::chrono::duration_cast<nanoseconds>(*refresh_in * (0.04 * chance));
       } else {
         when.renew_after = lasts >= 2h ? lasts / 2 : lasts - std::min<nanoseconds>(5min, lasts / 4);
         when.renew_after -= share(0.05 * chance);

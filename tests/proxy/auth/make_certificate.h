@@ -26,6 +26,7 @@ struct PairOptions {
   std::size_t bits = 2048;
   bool new_key = false;  // instead of the one that all share, since making one takes long
   const char* not_after = "20351231235959Z";
+  const char* name = "staithe test";
 };
 
 inline void must(bool done, const char* what) {
@@ -62,7 +63,7 @@ inline Pair make_pair(PairOptions options = {}) {
   X509_set_pubkey(x509, pair.rsa.get());
   X509_NAME* name = X509_get_subject_name(x509);
   X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("staithe test"), -1, -1, 0);
+                             reinterpret_cast<const unsigned char*>(options.name), -1, -1, 0);
   X509_set_issuer_name(x509, name);
   must(X509_sign(x509, pair.rsa.get(), EVP_sha256()) > 0, "signature");
   pair.key = pem_of(pair.rsa.get());

@@ -215,6 +215,25 @@ TEST_F(RealPrograms, AreEndedWithTheirOwner) {
   }
 }
 
+TEST_F(RealPrograms, AreEndedByAWordAndNotBegunAfterIt) {
+  const fs::path fifo = make_fifo();
+  script("helper", "exec 9>" + fifo.string() + "; echo started >&9; sleep 1000");
+  asio::io_context io;
+  ProgramRun run;
+  run.program = "helper";
+  begin(io, run);
+  std::thread loop([&] { io.run(); });
+  const int fd = ::open(fifo.c_str(), O_RDONLY | O_CLOEXEC);  // Waits for the script.
+  char piece[16];
+  EXPECT_EQ(::read(fd, piece, sizeof piece), 8);
+  programs->stop();
+  loop.join();
+  EXPECT_EQ(result.error().code, Errc::cancelled);
+  EXPECT_TRUE(all_gone(fd));
+  ::close(fd);
+  EXPECT_EQ(run_script("sleep 1000").error().code, Errc::cancelled);
+}
+
 TEST_F(RealPrograms, DoNotSeeWhatOthersHaveToldUsAlone) {
   const char* const secrets[] = {"NOTIFY_SOCKET",         "LISTEN_FDS",   "LISTEN_PID",
                                  "LISTEN_FDNAMES",        "WATCHDOG_PID", "WATCHDOG_USEC",

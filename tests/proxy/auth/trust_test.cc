@@ -166,6 +166,94 @@ TEST(AcrRealm, IsTheRegistryItself) {
   }
 }
 
+TEST(PasswordRealm, IsTheRegistrysOwnOrOneThatIsKnownToBeIts) {
+  const std::vector<std::string> none;
+  const std::vector<std::string> named = {"Auth.Example", "other.example:8443"};
+  const struct {
+    std::string_view registry, realm;
+    const std::vector<std::string>& token_hosts;
+    bool trusted;
+  } table[] = {
+      {"https://ghcr.io", "https://ghcr.io/token", none, true},
+      {"https://ghcr.io", "https://GHCR.io:443/token?a=b", none, true},
+      {"https://r.example:5000", "https://r.example:5000/auth", none, true},
+      {"http://localhost:5000", "http://localhost:5000/auth", none, true},
+      {"https://registry-1.docker.io", "https://auth.docker.io/token", none, true},
+      {"https://index.docker.io", "https://auth.docker.io/token", none, true},
+      {"https://registry.gitlab.com", "https://gitlab.com/jwt/auth", none, true},
+      {"https://r.example", "https://auth.example/token", named, true},
+      {"https://r.example", "https://AUTH.example:443/token", named, true},
+      {"https://r.example", "https://other.example:8443/token", named, true},
+      // Known, but for another registry, in another direction, on another port or without TLS.
+      {"https://ghcr.io", "https://auth.docker.io/token", none, false},
+      {"https://auth.docker.io", "https://registry-1.docker.io/token", none, false},
+      {"https://registry-1.docker.io:444", "https://auth.docker.io/token", none, false},
+      {"https://registry-1.docker.io", "https://auth.docker.io:444/token", none, false},
+      {"https://registry-1.docker.io", "http://auth.docker.io/token", none, false},
+      {"https://registry-1.docker.io", "https://auth.docker.io.evil.example/token", none, false},
+      {"https://registry-1.docker.io", "https://xauth.docker.io/token", none, false},
+      {"https://registry-1.docker.io", "https://x.auth.docker.io/token", none, false},
+      {"https://registry-1.docker.io.evil.example", "https://auth.docker.io/token", none, false},
+      {"https://registry.gitlab.com", "https://gitlab.com.evil.example/jwt/auth", none, false},
+      // The registry's host, but not its origin.
+      {"https://ghcr.io", "https://ghcr.io:444/token", none, false},
+      {"https://ghcr.io", "http://ghcr.io/token", none, false},
+      {"https://r.example:5000", "https://r.example:5001/auth", none, false},
+      {"https://r.example:5000", "https://r.example/auth", none, false},
+      {"http://localhost:5000", "http://localhost:5001/auth", none, false},
+      // What the operator names is a host, whole, and with its port.
+      {"https://r.example", "https://auth.example:444/token", named, false},
+      {"https://r.example", "https://other.example/token", named, false},
+      {"https://r.example", "https://x.auth.example/token", named, false},
+      {"https://r.example", "https://auth.example.evil.example/token", named, false},
+      {"https://r.example", "http://auth.example/token", named, false},
+      {"https://r.example", "http://other.example:8443/token", named, false},
+      {"https://r.example", "https://auth.example/token", none, false},
+      // No URL, or one with a trick in it.
+      {"https://ghcr.io", "https://user:pw@ghcr.io/token", none, false},
+      {"https://ghcr.io", "https://ghcr.io@evil.example/token", none, false},
+      {"https://ghcr.io", "https://ghcr.io#@evil.example/", none, false},
+      {"https://ghcr.io", "https://ghcr.io\\@evil.example/", none, false},
+      {"https://ghcr.io", "//ghcr.io/token", none, false},
+      {"https://ghcr.io", "/token", none, false},
+      {"https://ghcr.io", "", none, false},
+      {"https://ghcr.io", "https://ghcr.io/\r\nX: y", none, false},
+      {"https://ghcr.io", "https://169.254.169.254/token", none, false},
+      {"https://ghcr.io", "https://localhost/token", none, false},
+  };
+  for (const auto& row : table) {
+    const Result<Url> realm =
+        check_password_realm(origin(row.registry), row.realm, row.token_hosts);
+    EXPECT_EQ(realm.has_value(), row.trusted) << row.registry << " " << row.realm;
+    if (!realm) {
+      EXPECT_EQ(realm.error().code, Errc::upstream_nonsense);
+    }
+  }
+  EXPECT_EQ(check_password_realm(origin("https://ghcr.io"), "https://auth.example/t?q=1", none)
+                .error()
+                .detail,
+            "ghcr.io names the token server https://auth.example/t, which is not used: a password "
+            "goes to the registry's own origin only; if that server is the registry's, add its "
+            "host to token_hosts of this [[registry]]");
+}
+
+TEST(PasswordOrigin, IsOverTlsOrOnThisMachine) {
+  for (const std::string_view fine :
+       {"https://ghcr.io", "https://r.example:5000", "https://10.0.0.5", "http://localhost:5000",
+        "http://127.0.0.1:5000", "http://[::1]:5000", "http://r.localhost"})
+    EXPECT_TRUE(check_password_origin(origin(fine))) << fine;
+  for (const std::string_view plain :
+       {"http://ghcr.io", "http://10.0.0.5:5000", "http://registry", "http://[::ffff:127.0.0.1]",
+        "http://0.0.0.0", "http://localhost.example"}) {
+    const auto refused = check_password_origin(origin(plain));
+    ASSERT_FALSE(refused) << plain;
+    EXPECT_EQ(refused.error().code, Errc::config);
+  }
+  EXPECT_EQ(check_password_origin(origin("http://ghcr.io")).error().detail,
+            "a password is not sent over plain http: write https://ghcr.io as upstream, or use no "
+            "identity for it");
+}
+
 TEST(ReachOf, SortsHostsByWhoCanReachThem) {
   const struct {
     std::string_view host;
