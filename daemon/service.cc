@@ -284,11 +284,12 @@ asio::awaitable<void> Service::drain() {
 }
 
 asio::awaitable<void> Service::close() {
+  // What connections may be waiting for ends first: an identity service takes up to a minute.
+  tasks_.cancel();
+  programs_.stop();
   co_await registry_server_.stop();
   co_await control_server_.stop();
   co_await fills_.stop();
-  tasks_.cancel();
-  programs_.stop();  // Tasks wait for the helpers that they run.
   co_await tasks_.join();
   co_await store_.close();
 }

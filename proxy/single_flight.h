@@ -29,7 +29,10 @@ class SingleFlight {
     } else {
       flight = std::make_shared<Flight>(loop_);
       flights_.emplace(key, flight);
-      tasks_.spawn("flight", fly(flight, std::move(key), std::move(work)));
+      if (!tasks_.spawn("flight", fly(flight, key, std::move(work)))) {
+        flights_.erase(key);
+        throw Failure(Errc::cancelled, "the daemon is stopping");
+      }
     }
     while (!flight->value && !flight->error) co_await flight->done.wait();
     if (flight->error) throw Failure(*flight->error);

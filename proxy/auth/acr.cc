@@ -77,6 +77,23 @@ bool is_acr_refresh_token(std::string_view token) {
   return claims && claims->issuer == acr_issuer;
 }
 
+Result<void> check_refresh_audience(std::string_view token, const Origin& registry,
+                                    const std::vector<std::string>& suffixes) {
+  const Result<Claims> claims = read_jwt(token);
+  if (!claims) return std::unexpected(claims.error());
+  const auto here = parse_acr_host(registry.host, suffixes);
+  const bool ours = std::ranges::any_of(claims->audience, [&](const std::string& audience) {
+    if (audience == registry.host || audience == registry.authority()) return true;
+    const auto there = parse_acr_host(audience, suffixes);
+    return here && there && here->name == there->name && here->suffix == there->suffix;
+  });
+  if (ours) return {};
+  return fail(Errc::unauthorized,
+              "is a refresh token of " + (claims->audience.empty()
+                                              ? std::string("no registry")
+                                              : printable(claims->audience.front(), 100)));
+}
+
 AcrExchange::AcrExchange(Environment environment, AcrRegistry registry, AcrIdentity identity,
                          std::vector<std::string> suffixes)
     : environment_(environment),
@@ -88,19 +105,10 @@ std::optional<Token> AcrExchange::as_refresh_token(const Token& given,
                                                    const std::string& step) const {
   const Result<Claims> claims = read_jwt(given.secret.reveal());
   if (!claims || claims->issuer != acr_issuer) return std::nullopt;
-  // Global and regional names are one registry; a token of another goes nowhere.
-  const auto here = parse_acr_host(registry_.origin.host, suffixes_);
-  const bool ours = std::ranges::any_of(claims->audience, [&](const std::string& audience) {
-    if (audience == registry_.origin.host || audience == registry_.origin.authority()) return true;
-    const auto there = parse_acr_host(audience, suffixes_);
-    return here && there && here->name == there->name && here->suffix == there->suffix;
-  });
-  if (!ours)
-    throw Failure(Errc::unauthorized,
-                  step + ": the token that was given is a refresh token of " +
-                      (claims->audience.empty() ? std::string("no registry")
-                                                : printable(claims->audience.front(), 100)) +
-                      ". " + identity_.remedy);
+  if (const auto ours = check_refresh_audience(given.secret.reveal(), registry_.origin, suffixes_);
+      !ours)
+    throw Failure(ours.error().code, step + ": the token that was given " + ours.error().detail +
+                                         ". " + identity_.remedy);
   // What is left of its life begins now: counted from when the token was read, the next look would
   // be due at once, again and again, while a bad file keeps the old token in use.
   const Instant now = environment_.clock.now();

@@ -75,6 +75,11 @@ class AcrAccess final : public TokenSource {
 // (azure-protocol.md section 6.8).
 bool is_acr_refresh_token(std::string_view token);
 
+// Is a refresh token for `registry`? Global and regional names are one registry. Fails with
+// unauthorized, naming the registry that it is for.
+Result<void> check_refresh_audience(std::string_view token, const Origin& registry,
+                                    const std::vector<std::string>& suffixes);
+
 // `registry` has passed check_acr_origin().
 std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const Origin& registry,
                                                 const std::string& ca_file,

@@ -82,12 +82,16 @@ asio::awaitable<Token> GenericTokenSource::fetch() {
   for (int tries = 1;; ++tries) {
     const Password* password = pick ? pick->password.get() : nullptr;
     const Answer answer = co_await ask(*demand, password, step);
-    if (answer.status == 200) co_return read(answer, step, remedy);
+    if (answer.status == 200) {
+      if (pick) passwords_->accepted(*pick);
+      co_return read(answer, step, remedy);
+    }
     std::optional<Passwords::Pick> other;
     if (answer.status == 401 && pick) {
       passwords_->refused(*pick);
       try {
         if (tries < most_passwords) other = co_await passwords_->get();
+        if (other && other->password->secret == pick->password->secret) other.reset();
       } catch (const Failure&) {
         // There is none; what the registry said is the news.
         other.reset();

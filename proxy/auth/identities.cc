@@ -289,6 +289,12 @@ Result<Identities::SignIn> Identities::sign_in(const Place& place, Secret token)
   const Result<Token> read =
       read_given_token(token.reveal(), environment_.clock.now(), environment_.clock.wall());
   if (!read) return fail(Errc::bad_request, "the token is not used: " + read.error().detail);
+  const std::string_view text = read->secret.reveal();
+  if (is_acr_refresh_token(text)) {
+    if (const auto ours = check_refresh_audience(text, place.upstream, azure_.acr_suffixes); !ours)
+      return fail(Errc::bad_request,
+                  "the token is not used for " + place.name + ": it " + ours.error().detail);
+  }
   SignIn made{.kind = is_acr_refresh_token(read->secret.reveal()) ? "refresh" : "entra",
               .expires_in = std::chrono::floor<std::chrono::seconds>(read->life.lasts)};
   sign_ins_[place.name] = {.keeper = std::make_shared<TokenKeeper>(

@@ -19,6 +19,7 @@ constexpr std::chrono::seconds file_rest = 5s;
 constexpr std::chrono::hours helper_life = 12h;
 constexpr std::chrono::minutes helper_rest = 10min;
 constexpr std::chrono::minutes refusal_remembered = 10min;
+constexpr std::chrono::minutes acceptance_remembered = 5min;
 // How old a refused one may be before its source is asked for another: somebody may be mending it.
 constexpr std::chrono::seconds longest_refused_rest = 30s;
 // Docker Hub's name in configs and helpers.
@@ -196,7 +197,7 @@ Passwords::Passwords(std::string name, std::vector<std::shared_ptr<PasswordKeepe
                      bool renewable, Environment environment)
     : name_(std::move(name)), renewable_(renewable), environment_(environment) {
   for (auto& keeper : candidates)
-    candidates_.push_back({.keeper = std::move(keeper), .refused = {}});
+    candidates_.push_back({.keeper = std::move(keeper), .refused = {}, .accepted = nullptr});
 }
 
 asio::awaitable<Passwords::Pick> Passwords::get() {
@@ -234,11 +235,22 @@ bool Passwords::is_rested(const Password& password) const {
   return environment_.clock.now() - password.life.since >= rest;
 }
 
+void Passwords::accepted(const Pick& pick) {
+  Candidate& candidate = candidates_.at(pick.candidate);
+  candidate.accepted = pick.password;
+  candidate.accepted_at = environment_.clock.now();
+}
+
 void Passwords::refused(const Pick& pick) {
   Candidate& candidate = candidates_.at(pick.candidate);
-  candidate.refused = Secret(pick.password->secret.reveal());
-  candidate.refused_at = environment_.clock.now();
+  const Instant now = environment_.clock.now();
+  // Whatever it was about, the source may have another one by now.
   candidate.keeper->discard(pick.password.get());
+  if (candidate.accepted && candidate.accepted->secret == pick.password->secret &&
+      now - candidate.accepted_at < acceptance_remembered)
+    return;
+  candidate.refused = Secret(pick.password->secret.reveal());
+  candidate.refused_at = now;
 }
 
 bool Passwords::ended(const Pick& pick) {

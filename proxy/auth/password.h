@@ -93,7 +93,12 @@ class Passwords {
   // source's error if there is none.
   asio::awaitable<Pick> get();
 
-  // The registry answered 401 to `pick`. Another get() gives another one, or throws.
+  // The token server has taken `pick`. A 401 soon after is about a repository, not about the
+  // password, and does not mark it as refused for the others.
+  void accepted(const Pick& pick);
+
+  // The registry answered 401 to `pick`. Another get() gives another one, or throws; or gives the
+  // same, if it was accepted just now and its source has no newer one.
   void refused(const Pick& pick);
   // The registry said that `pick` has ended. True if a get() may give a newer one.
   bool ended(const Pick& pick);
@@ -110,6 +115,8 @@ class Passwords {
     std::shared_ptr<PasswordKeeper> keeper;
     Secret refused;  // empty: none
     Instant refused_at{};
+    std::shared_ptr<const Password> accepted;
+    Instant accepted_at{};
   };
   bool is_refused(const Candidate& candidate, const Password& password) const;
   // Old enough to ask its source for another.

@@ -205,6 +205,19 @@ TEST_F(Registry, IsSentAChangedPasswordAtOnce) {
   EXPECT_EQ(asked_for_tokens, 3);
 }
 
+// A registry that says 401 where it means "not this repository".
+TEST_F(Registry, MayRefuseOneRepositoryWithoutLosingTheOthers) {
+  make("ghcr.io", "ghcr.io", "https://ghcr.io/token");
+  world.files.write("/1", "s3cr3t");
+  use(basic());
+  EXPECT_EQ(got("a"), "Bearer t1");
+  const auto good = std::exchange(accepted, {});
+  EXPECT_TRUE(got("forbidden").starts_with("unauthorized: "));
+  EXPECT_EQ(asked_for_tokens, 2);
+  accepted = good;
+  EXPECT_EQ(got("b"), "Bearer t3");
+}
+
 TEST_F(Registry, IsMendedByRenew) {
   make("ghcr.io", "ghcr.io", "https://ghcr.io/token");
   world.files.write("/1", "wrong");

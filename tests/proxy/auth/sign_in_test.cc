@@ -85,14 +85,16 @@ TEST_F(SignIn, IsRefusedWithAReason) {
             "JWT)");
 }
 
-TEST_F(SignIn, OfAnotherRegistryGoesNowhere) {
+TEST_F(SignIn, OfAnotherRegistryIsRefusedAndGoesNowhere) {
   const std::string token = refresh_token_of("fabrikam.azurecr.io", ends_in(1h));
-  ASSERT_TRUE(identities.sign_in(contoso, Secret(token)));
-  use();
-  const auto refused = pull();
-  EXPECT_EQ(refused.error().code, Errc::unauthorized);
-  EXPECT_TRUE(refused.error().detail.contains("a refresh token of fabrikam.azurecr.io"));
-  EXPECT_TRUE(world.http.leaks(token, "https://nobody").empty());
+  const auto refused = identities.sign_in(contoso, Secret(token));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::bad_request);
+  EXPECT_EQ(refused.error().detail,
+            "the token is not used for contoso.azurecr.io: it is a refresh token of "
+            "fabrikam.azurecr.io");
+  EXPECT_FALSE(identities.is_signed_in("contoso.azurecr.io"));
+  EXPECT_TRUE(world.http.asked().empty());
 }
 
 TEST_F(SignIn, AgainReplacesTheFirst) {
