@@ -36,6 +36,13 @@ File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void remove_quietly(Disk& disk, const std::filesystem::path& path) {
+  try {
+    disk.remove(path);
+  } catch (const Failure&) {
+  }
+}
+
 File PosixDisk::open(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) {

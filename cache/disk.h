@@ -72,6 +72,9 @@ class Disk {
   virtual Space space(const std::filesystem::path& path) = 0;
 };
 
+// For a file that is of no use any more: the sweep at start finds what a failure leaves.
+void remove_quietly(Disk& disk, const std::filesystem::path& path);
+
 // The machine's own.
 class PosixDisk final : public Disk {
  public:
