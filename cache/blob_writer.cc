@@ -92,7 +92,7 @@ void BlobWriter::discard() {
   reservation_.reset();
   // Its space comes back when it is removed and no reader has it open any more.
   auto hold = store_.count_unlinked(cost_bytes(written_));
-  blob_->keep_until_closed(hold);
+  store_.close_on_pool(*blob_, hold);
   store_.remove_later(partial_, std::move(hold));
 }
 

@@ -195,7 +195,8 @@ void Store::forget_open(const Digest& digest) {
   if (!blob) return;
   std::erase(kept_open_, blob);
   // If someone still reads it, its space comes back only when the last of them lets go.
-  blob->keep_until_closed(count_unlinked(cost_bytes(blob->size_bytes().value_or(0))));
+  if (blob.use_count() > 1)
+    close_on_pool(*blob, count_unlinked(cost_bytes(blob->size_bytes().value_or(0))));
 }
 
 asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,

@@ -134,8 +134,8 @@ class Store {
     std::uint64_t bytes_ = 0;
   };
 
-  // Digests whose files are being removed. Until they are gone nobody opens or replaces them, and
-  // their space is not counted as free.
+  // A removal of files under way, those of `digests` among them. Until they are gone nobody opens
+  // or replaces these, and whoever needs room waits to see how much it was.
   class Leaving {
    public:
     Leaving(Store& store, std::vector<Digest> digests);
@@ -167,7 +167,10 @@ class Store {
   std::uint64_t used_bytes() const;
   // Counts `bytes` as used for as long as somebody holds this.
   std::shared_ptr<void> count_unlinked(std::uint64_t bytes);
+  // Both on the pool, since they take long for a large file; `hold` is let go on the loop
+  // afterwards.
   void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
+  void close_on_pool(Blob& blob, std::shared_ptr<void> hold);
 
   // The object if it is stored and stays so.
   const Catalog::Object* stored(ObjectKind kind, const Digest& digest) const;
@@ -179,8 +182,9 @@ class Store {
   asio::awaitable<void> store_manifest(ManifestPtr manifest);
   asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
-  // Removes all but the newest `keep` of the files that were set aside.
-  asio::awaitable<void> trim_quarantine(std::size_t keep);
+  // Removes all but the newest `keep` of the files that were set aside. False if there were more
+  // and none of them could be removed; what could not stays counted.
+  asio::awaitable<bool> trim_quarantine(std::size_t keep);
   void remember_open(const std::shared_ptr<Blob>& blob);
   void forget_open(const Digest& digest);
   void remember_manifest(ManifestPtr manifest);
@@ -218,7 +222,8 @@ class Store {
   // which may be let go in any order.
   std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
   std::unordered_set<Digest> leaving_;
-  Event left_;  // something of `leaving_`
+  std::size_t removals_ = 0;
+  Event left_;  // a removal has ended
   bool eviction_failing_ = false;
   std::uint64_t evicted_ = 0;
   struct SetAside {

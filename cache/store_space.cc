@@ -1,6 +1,7 @@
 // The store's room: what is used, who has to go for what comes, and what was set aside as damaged.
 #include <algorithm>
 #include <limits>
+#include <ranges>
 #include <utility>
 
 #include "cache/eviction.h"
@@ -39,17 +40,14 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
                          " bytes now: raise cache.max_size, lower cache.min_free or free the disk");
     };
     if (bytes > allowed) throw no_room();
-    if (!leaving_.empty()) {  // Somebody makes room already; then see how much it was.
+    if (removals_ > 0) {  // Somebody makes room already; then see how much it was.
       co_await left_.wait();
       continue;
     }
     const std::uint64_t wanted =
         catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + reserved_bytes_ + bytes;
     if (wanted <= allowed) co_return;
-    if (!quarantine_.empty()) {
-      co_await trim_quarantine(0);
-      continue;
-    }
+    if (!quarantine_.empty() && co_await trim_quarantine(0)) continue;
     auto victims = choose_victims(
         catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
         wanted - allowed);
@@ -93,10 +91,12 @@ bool Store::evictable(const Digest& digest) const {
 Store::Leaving::Leaving(Store& store, std::vector<Digest> digests)
     : store_(store), digests_(std::move(digests)) {
   store_.leaving_.insert(digests_.begin(), digests_.end());
+  ++store_.removals_;
 }
 
 Store::Leaving::~Leaving() {
   for (const Digest& digest : digests_) store_.leaving_.erase(digest);
+  --store_.removals_;
   if (!store_.reconciled_) store_.removed_.insert(digests_.begin(), digests_.end());
   store_.left_.notify_all();
 }
@@ -110,6 +110,8 @@ asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
   std::vector<Victim> files;
   for (const Digest& digest : victims)
     files.push_back({digest, layout_.object(catalog_.find(digest)->kind, digest)});
+  // Closed before it is removed, a file gives its space back on the pool and not here.
+  for (const Digest& digest : victims) forget_open(digest);
   const Leaving leaving(*this, std::move(victims));
   std::string sentence;
   co_await offload(disk_pool_, [&] {
@@ -128,7 +130,6 @@ asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
     any_gone = true;
     ++evicted_;
     if (storing_.contains(file.digest)) continue;  // Put again meanwhile; its file comes.
-    forget_open(file.digest);
     forget_manifest(file.digest);
     catalog_.drop(file.digest);
   }
@@ -153,11 +154,21 @@ std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {
 }
 
 void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold) {
-  // On the pool, since removing a large file takes milliseconds; the hold is the loop's.
   asio::post(disk_pool_, [&disk = disk_, loop = loop_, path = std::move(path),
                           hold = std::move(hold)]() mutable {
     remove_quietly(disk, path);
     asio::post(loop, [hold = std::move(hold)] {});
+  });
+}
+
+void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
+  blob.close_by([&pool = disk_pool_, loop = loop_, hold = std::move(hold)](File file) {
+    asio::post(pool, [file = std::move(file), loop, hold]() mutable {
+      {
+        const File closed = std::move(file);
+      }
+      asio::post(loop, [hold = std::move(hold)] {});
+    });
   });
 }
 
@@ -187,14 +198,15 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
   } while (std::ranges::find(quarantine_, to, &SetAside::path) != quarantine_.end());
   const bool kept = co_await offload(disk_pool_, [&] {
     const auto from = layout_.object(kind, digest);
+    bool renamed = false;
     try {
       disk_.rename(from, to);
+      renamed = true;
       size_bytes = disk_.size(disk_.open(to));
-      return true;
     } catch (const Failure&) {
-      remove_quietly(disk_, from);
-      return false;
+      if (!renamed) remove_quietly(disk_, from);
     }
+    return renamed;
   });
   if (!kept) co_return;
   quarantine_.push_back({to, cost_bytes(size_bytes)});
@@ -202,17 +214,37 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
   co_await trim_quarantine(max_set_aside);
 }
 
-asio::awaitable<void> Store::trim_quarantine(std::size_t keep) {
-  std::vector<std::filesystem::path> paths;
+asio::awaitable<bool> Store::trim_quarantine(std::size_t keep) {
+  struct Old {
+    SetAside file;
+    bool gone = false;
+  };
+  std::vector<Old> old;
   while (quarantine_.size() > keep) {
-    paths.push_back(std::move(quarantine_.front().path));
-    quarantine_bytes_ -= quarantine_.front().bytes;
+    old.push_back({std::move(quarantine_.front())});
     quarantine_.pop_front();
   }
-  if (paths.empty()) co_return;
+  if (old.empty()) co_return true;
+  const Leaving leaving(*this, {});
   co_await offload(disk_pool_, [&] {
-    for (const auto& path : paths) remove_quietly(disk_, path);
+    for (Old& one : old) {
+      try {
+        disk_.remove(one.file.path);
+        one.gone = true;
+      } catch (const Failure&) {  // Tried again when room is needed.
+      }
+    }
   });
+  bool any_gone = false;
+  for (Old& one : old | std::views::reverse) {
+    if (one.gone) {
+      quarantine_bytes_ -= one.file.bytes;
+      any_gone = true;
+    } else {
+      quarantine_.push_front(std::move(one.file));
+    }
+  }
+  co_return any_gone;
 }
 
 }  // namespace staithe::cache

@@ -128,6 +128,7 @@ class Cellar {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
         });
   }
+  bool opened() const { return opened_; }
   // Returns when index and disk have been compared and all is quiet.
   void open() {
     run(store->open());
