@@ -179,7 +179,13 @@ class Store {
   // gone, under either name.
   asio::awaitable<void> publish(std::filesystem::path partial, const File& file, ObjectKind kind,
                                 Digest digest);
-  asio::awaitable<void> store_manifest(ManifestPtr manifest);
+  // `there`: a file of it was there at the start and stays if it is good.
+  asio::awaitable<void> store_manifest(ManifestPtr manifest, bool there);
+  // From disk. What is damaged is set aside.
+  asio::awaitable<ManifestPtr> read_manifest(Digest digest);
+  // Both on the disk pool. Of a file too large to be a manifest's the record is empty.
+  std::string read_record(const File& file);
+  bool has_record(const Digest& digest, std::string_view record);
   asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
   // Removes all but the newest `keep` of the files that were set aside. False if there were more
@@ -191,6 +197,8 @@ class Store {
   void forget_manifest(const Digest& digest);
 
   asio::awaitable<void> reconcile();
+  // Reads the whole file.
+  asio::awaitable<bool> intact(Digest digest);
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
   asio::awaitable<void> write_index();

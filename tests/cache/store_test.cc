@@ -909,6 +909,46 @@ TEST_F(StoreTest, APutReplacesARowWithoutAFile) {
   expect_figures_true();
 }
 
+TEST_F(StoreTest, APutReplacesADamagedFileAndKeepsItsLinks) {
+  const Digest digest = cellar_.put_manifest("{}");
+  store().link("r/app", digest);
+  cellar_.restart();
+  cellar_.disk.damage(cellar_.path(digest, ObjectKind::manifest), "nonsense");
+  store().put_manifest(manifest_of("{}"));
+  cellar_.settle();
+  EXPECT_EQ(fake::read_file(cellar_.path(digest, ObjectKind::manifest)),
+            to_record(*manifest_of("{}")));
+  EXPECT_TRUE(store().link_age("r/app", digest));
+  expect_figures_true();
+}
+
+TEST_F(StoreTest, APutThatCannotBeWrittenTakesNothingFromAGoodFile) {
+  const Digest digest = cellar_.put_manifest("{}");
+  for (const Call call : {Call::create, Call::open, Call::sync, Call::rename}) {
+    cellar_.restart();
+    cellar_.disk.turn_read_only();
+    cellar_.disk.fail(call, EIO);
+    store().put_manifest(manifest_of("{}"));
+    cellar_.settle();
+    cellar_.disk.heal();
+    EXPECT_TRUE(store().has_manifest(digest));
+    EXPECT_TRUE(cellar_.on_disk(digest, ObjectKind::manifest));
+    expect_figures_true();
+  }
+  EXPECT_EQ(cellar_.disk.calls(Call::rename), 1u) << "what is good is not written again";
+}
+
+TEST_F(StoreTest, AManifestWhoseFileIsGoneIsStoredAgainOnceItIsMissed) {
+  const Digest digest = cellar_.put_manifest("{}");
+  cellar_.restart();
+  std::filesystem::remove(cellar_.path(digest, ObjectKind::manifest));
+  EXPECT_EQ(cellar_.manifest(digest), nullptr);
+  EXPECT_EQ(stats().quarantined, 0u);
+  cellar_.put_manifest("{}");
+  EXPECT_TRUE(cellar_.on_disk(digest, ObjectKind::manifest));
+  expect_figures_true();
+}
+
 // ---- links and tags ----------------------------------------------------------------------------
 
 TEST_F(StoreTest, LinksAndTagsAgeAndSurviveARestart) {
@@ -1195,6 +1235,25 @@ TEST_F(StoreReconcileTest, TheDiskKnowsBetterThanTheIndexOfWhichKindAnObjectIs) 
   cellar_.open();
   EXPECT_EQ(cellar_.read(digest), "{}");
   EXPECT_FALSE(store().has_manifest(digest));
+  expect_figures_true();
+}
+
+TEST_F(StoreReconcileTest, AnIndexWithAnotherSizeTakesNothingFromAGoodFile) {
+  const Digest digest = cellar_.fill(bytes_);
+  const Digest manifest = cellar_.put_manifest("{}");
+  cellar_.close();
+  {
+    Index index(cellar_.root());
+    index.apply({ObjectRow{digest, ObjectKind::blob, 7, 5, 5},
+                 ObjectRow{manifest, ObjectKind::manifest, 7, 6, 6}, LinkRow{"r/app", digest, 5}});
+  }
+  cellar_.make();
+  cellar_.open();
+  EXPECT_EQ(store().size_of_blob(digest), bytes_.size());
+  EXPECT_EQ(cellar_.read(digest), bytes_);
+  EXPECT_NE(cellar_.manifest(manifest), nullptr);
+  EXPECT_TRUE(store().link_age("r/app", digest));
+  EXPECT_EQ(stats().quarantined, 0u);
   expect_figures_true();
 }
 
