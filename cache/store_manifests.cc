@@ -104,6 +104,8 @@ asio::awaitable<void> Store::store_manifest(ManifestPtr manifest, bool there) {
   const Digest digest = manifest->digest;
   const std::string record = to_record(*manifest);
   const auto partial = layout_.partial(digest, next_partial_++);
+  // Until it is replaced the old file takes room beside the new one.
+  const auto both = there ? count_unlinked(cost_bytes(record.size())) : nullptr;
   bool publishing = false;
   std::exception_ptr failed;
   std::string sentence;

@@ -922,6 +922,19 @@ TEST_F(StoreTest, APutReplacesADamagedFileAndKeepsItsLinks) {
   expect_figures_true();
 }
 
+TEST_F(StoreTest, WhileAPutReplacesAFileBothCount) {
+  const Digest digest = cellar_.put_manifest("{}");
+  cellar_.restart();
+  cellar_.disk.damage(cellar_.path(digest, ObjectKind::manifest), "nonsense");
+  const auto gate = cellar_.disk.hold(Call::rename);
+  store().put_manifest(manifest_of("{}"));
+  cellar_.poll();
+  cellar_.meet(gate);
+  EXPECT_EQ(stats().bytes, cellar_.bytes_on_disk());
+  gate->open();
+  expect_figures_true();
+}
+
 TEST_F(StoreTest, APutThatCannotBeWrittenTakesNothingFromAGoodFile) {
   const Digest digest = cellar_.put_manifest("{}");
   for (const Call call : {Call::create, Call::open, Call::sync, Call::rename}) {
