@@ -157,7 +157,8 @@ Space PosixDisk::space(const std::filesystem::path& path) {
   struct statvfs status{};
   if (::statvfs(path.c_str(), &status) != 0) throw_errno("cannot ask the free space of", path);
   return {.total_bytes = std::uint64_t{status.f_blocks} * status.f_frsize,
-          .free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize};
+          .free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize,
+          .read_only = (status.f_flag & ST_RDONLY) != 0};
 }
 
 }  // namespace staithe::cache

@@ -39,6 +39,7 @@ class File {
 struct Space {
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;  // to an unprivileged process
+  bool read_only = false;        // mounted so, or turned so by the kernel after an error
 };
 
 class Disk {

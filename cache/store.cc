@@ -42,6 +42,7 @@ asio::awaitable<void> Store::open() {
   for (const std::string& fault : faults) report_("cache directory", fault);
   budget_ = {.max_bytes = settings_.max_size.of(space_.total_bytes),
              .min_free_bytes = settings_.min_free.of(space_.total_bytes)};
+  judge_mode();
   co_await load_index();
   tasks_.spawn("reconcile", reconcile());
   tasks_.spawn("index", keep_index_written());
@@ -57,7 +58,9 @@ asio::awaitable<void> Store::close() {
   tasks_.cancel();
   co_await tasks_.join();
   index_retry_ = {};
+  co_await offload(disk_pool_, [this] { return in_place(); });
   co_await write_index();
+  if (lost_ && index_) index_->leave_files();
   kept_open_.clear();
   disk_pool_.join();
   index_pool_.join();
@@ -68,7 +71,7 @@ asio::awaitable<void> Store::close() {
 
 const Catalog::Object* Store::stored(ObjectKind kind, const Digest& digest) const {
   const Catalog::Object* object = catalog_.find(digest);
-  return object && object->kind == kind && !leaving_.contains(digest) ? object : nullptr;
+  return object && object->kind == kind && !leaving_.contains(digest) && !lost_ ? object : nullptr;
 }
 
 asio::awaitable<std::shared_ptr<Blob>> Store::find(Digest digest) {
@@ -90,6 +93,7 @@ asio::awaitable<std::shared_ptr<Blob>> Store::find(Digest digest) {
   std::string unopened;
   try {
     co_await offload(disk_pool_, [&] {
+      if (!in_place()) return;
       file = disk_.open(layout_.object(ObjectKind::blob, digest));
       if (file) size_bytes = disk_.size(file);
     });
@@ -128,7 +132,7 @@ asio::awaitable<std::shared_ptr<Blob>> Store::find(Digest digest) {
 std::optional<std::uint64_t> Store::size_of_blob(const Digest& digest) const {
   if (const auto it = growing_.find(digest); it != growing_.end()) return it->second->size_bytes();
   const Catalog::Object* object = catalog_.find(digest);
-  if (!object || object->kind != ObjectKind::blob) return std::nullopt;
+  if (!object || object->kind != ObjectKind::blob || lost_) return std::nullopt;
   return object->size_bytes;
 }
 
@@ -207,10 +211,11 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,
         Errc::storage_failed,
         digest.to_string() + " is stored as a manifest and is not stored again as a blob");
   const std::uint64_t cost = cost_bytes(size_bytes.value_or(0));
+  if (!writable()) throw not_writable();
   co_await make_room(cost);
   auto reservation = std::make_unique<Reservation>(*this, cost);
   auto partial = layout_.partial(digest, next_partial_++);
-  File file = co_await offload(disk_pool_, [&] { return disk_.create(partial); });
+  File file = co_await writing([&] { return disk_.create(partial); });
   auto blob = std::make_shared<Blob>(loop_, digest, std::move(file), size_bytes);
   [[maybe_unused]] const bool alone = growing_.emplace(digest, blob).second;
   assert(alone);
@@ -224,7 +229,10 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
   const auto directory = layout_.directory(kind, digest);
   const auto object = layout_.object(kind, digest);
   const bool durable = durable_directories_.contains(directory.native());
-  co_await offload(disk_pool_, [&] {
+  co_await writing([&] {
+    if (!in_place())
+      throw Failure(Errc::storage_failed,
+                    layout_.root().string() + " was removed or replaced while it was in use");
     try {
       disk_.sync(file);
       // Made by an earlier process, the directory itself may not be on disk yet.
@@ -240,6 +248,7 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
     }
   });
   durable_directories_.insert(directory.native());
+  note_good_write();
 }
 
 // ---- links, tags, figures ----------------------------------------------------------------------
@@ -287,7 +296,9 @@ Store::Stats Store::stats() const {
           .blobs = totals.blobs,
           .manifests = totals.manifests,
           .evicted = evicted_,
-          .quarantined = quarantined_};
+          .quarantined = quarantined_,
+          .mode = mode_,
+          .mode_reason = mode_reason_};
 }
 
 }  // namespace staithe::cache

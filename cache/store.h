@@ -13,6 +13,7 @@
 // as a sentence.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -25,6 +26,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -36,6 +38,7 @@
 #include "cache/event.h"
 #include "cache/layout.h"
 #include "cache/manifest.h"
+#include "cache/offload.h"
 #include "cache/settings.h"
 #include "cache/task_group.h"
 
@@ -99,6 +102,11 @@ class Store {
   std::optional<SeenTag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
 
+  // read_write: normal. pass_through: nothing is stored now, for a reason that passes or is mended;
+  // what is cached is served unless the directory itself is lost. read_only: the same on a file
+  // system that takes no writes. The store finds back to normal by itself within seconds.
+  enum class Mode { read_write, pass_through, read_only };
+
   struct Stats {
     std::uint64_t bytes = 0;      // stored, being written, set aside, and removed but still read
     std::uint64_t max_bytes = 0;  // what the bounds allow at this moment
@@ -107,6 +115,8 @@ class Store {
     std::size_t manifests = 0;
     std::uint64_t evicted = 0;
     std::uint64_t quarantined = 0;
+    Mode mode = Mode::read_write;
+    std::string mode_reason;  // a sentence; empty while the mode is read_write
   };
   Stats stats() const;
   const std::filesystem::path& directory() const { return layout_.root(); }
@@ -172,6 +182,30 @@ class Store {
   void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
   void close_on_pool(Blob& blob, std::shared_ptr<void> hold);
 
+  // Work on the disk pool that writes what is to be stored: its failures count against the mode.
+  template <class Work>
+  asio::awaitable<std::invoke_result_t<Work&>> writing(Work work) {
+    try {
+      co_return co_await offload(disk_pool_, std::move(work));
+    } catch (const Failure& failure) {
+      note_failed_write(failure);
+      throw;
+    }
+  }
+  void note_failed_write(const Failure& failure);
+  void note_good_write();
+  // Whether it makes sense to begin storing something.
+  bool writable() const;
+  Failure not_writable();
+  // What the mode is by now; tells of a change.
+  void judge_mode();
+  // Finds out by writing whether writing works again.
+  asio::awaitable<void> try_writing();
+  // On the disk pool, before a name in the directory is used: whether the directory and its lock
+  // are still those that were taken. What stands in their place may be another instance's.
+  bool in_place();
+  void make_own_directories();
+
   // The object if it is stored and stays so.
   const Catalog::Object* stored(ObjectKind kind, const Digest& digest) const;
 
@@ -222,6 +256,19 @@ class Store {
   // Whose entries are known to be on disk; at most two levels of 256 per kind.
   std::unordered_set<std::string> durable_directories_;
 
+  Mode mode_ = Mode::read_write;
+  std::string mode_reason_;
+  std::atomic<bool> lost_ = false;  // as in_place() saw it last
+  std::size_t failed_writes_ = 0;   // since the last good one
+  std::string failed_write_;        // why the last of them failed
+  struct Place {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    bool operator==(const Place&) const = default;
+  };
+  Place root_place_;
+  Place lock_place_;
+
   Budget budget_;
   Space space_;                       // as last measured
   std::uint64_t reserved_bytes_ = 0;  // of blobs being written, whole sizes
@@ -253,6 +300,9 @@ class Store {
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;
 };
+
+// "read-write", "pass-through", "read-only".
+const char* to_string(Store::Mode mode);
 
 // Writes one blob: append() its bytes in order, then commit(). Destroying it before that discards
 // what was written and fails the readers.

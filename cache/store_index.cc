@@ -48,6 +48,10 @@ asio::awaitable<void> Store::keep_index_written() {
 
 asio::awaitable<void> Store::write_index() {
   std::vector<Change> changes = catalog_.take_changes();
+  if (lost_) {  // Whose index stands there now is not known.
+    index_behind_ = true;
+    co_return;
+  }
   if (!index_behind_ && changes.empty()) co_return;
   if (index_behind_) {
     if (clock_.now() < index_retry_) co_return;

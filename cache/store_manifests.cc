@@ -35,6 +35,7 @@ asio::awaitable<ManifestPtr> Store::read_manifest(Digest digest) {
   std::string broken;
   try {
     co_await offload(disk_pool_, [&] {
+      if (!in_place()) return;
       const File file = disk_.open(layout_.object(ObjectKind::manifest, digest));
       opened = true;
       there = static_cast<bool>(file);
@@ -77,7 +78,7 @@ std::string Store::read_record(const File& file) {
 
 bool Store::has_manifest(const Digest& digest) const {
   const Catalog::Object* object = catalog_.find(digest);
-  return object && object->kind == ObjectKind::manifest;
+  return object && object->kind == ObjectKind::manifest && !lost_;
 }
 
 void Store::put_manifest(ManifestPtr manifest) {
@@ -89,6 +90,7 @@ void Store::put_manifest(ManifestPtr manifest) {
     catalog_.touch(digest, unix_now());
     return;
   }
+  if (!writable()) return;
   // Held from now on, so that links have something to belong to. A start that finds no file drops
   // it again.
   const bool there = object && !leaving_.contains(digest);
@@ -116,7 +118,7 @@ asio::awaitable<void> Store::store_manifest(ManifestPtr manifest, bool there) {
       co_return;
     }
     co_await make_room(0);
-    const File file = co_await offload(disk_pool_, [&] {
+    const File file = co_await writing([&] {
       File created = disk_.create(partial);
       disk_.write(created, record, 0);
       return created;

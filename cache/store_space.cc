@@ -26,12 +26,18 @@ std::uint64_t Store::used_bytes() const {
 }
 
 asio::awaitable<void> Store::measure_space() {
-  space_ = co_await offload(disk_pool_, [this] { return disk_.space(layout_.root()); });
+  const auto space = co_await offload(disk_pool_, [this]() -> std::optional<Space> {
+    if (!in_place()) return std::nullopt;
+    return disk_.space(layout_.root());
+  });
+  if (space) space_ = *space;
+  judge_mode();
 }
 
 asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
   for (;;) {
     co_await measure_space();
+    if (lost_ || space_.read_only) throw not_writable();
     const std::uint64_t allowed = allowed_bytes(budget_, used_bytes(), space_.free_bytes);
     const auto no_room = [&] {
       return Failure(Errc::storage_full,
@@ -154,6 +160,7 @@ std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {
 }
 
 void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold) {
+  if (lost_) return;
   asio::post(disk_pool_, [&disk = disk_, loop = loop_, path = std::move(path),
                           hold = std::move(hold)]() mutable {
     remove_quietly(disk, path);
@@ -174,6 +181,7 @@ void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
 
 asio::awaitable<void> Store::keep_within_bounds() {
   for (;;) {
+    co_await try_writing();
     co_await shrink();
     co_await clock_.sleep_for(bounds_interval);
   }
@@ -199,6 +207,7 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
   const bool kept = co_await offload(disk_pool_, [&] {
     const auto from = layout_.object(kind, digest);
     bool renamed = false;
+    if (!in_place()) return false;
     try {
       disk_.rename(from, to);
       renamed = true;

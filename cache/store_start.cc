@@ -29,6 +29,16 @@ std::string hex_byte(unsigned value) {
   return {digits[value >> 4], digits[value & 15]};
 }
 
+// All but those of the single objects.
+std::vector<std::filesystem::path> own_directories(const Layout& layout) {
+  std::vector<std::filesystem::path> directories = {layout.partial(), layout.quarantine()};
+  for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest}) {
+    directories.push_back(layout.kind(kind));
+    for (const auto name : algorithm_names) directories.push_back(layout.algorithm(kind, name));
+  }
+  return directories;
+}
+
 }  // namespace
 
 std::vector<std::string> Store::take_directory() {
@@ -70,6 +80,9 @@ std::vector<std::string> Store::take_directory() {
     throw Failure(Errc::in_use, "the cache directory " + root.string() +
                                     " is in use by another staithed: stop that one, or give this "
                                     "one another cache.directory");
+  root_place_ = {.device = status.st_dev, .inode = status.st_ino};
+  if (::fstat(lock_.fd(), &status) == 0)
+    lock_place_ = {.device = status.st_dev, .inode = status.st_ino};
 
   std::vector<std::string> faults;
   const auto try_to = [&](const auto& work) {
@@ -79,12 +92,8 @@ std::vector<std::string> Store::take_directory() {
       faults.emplace_back(failure.what());
     }
   };
-  std::vector<std::filesystem::path> directories = {layout_.partial(), layout_.quarantine()};
-  for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest}) {
-    directories.push_back(layout_.kind(kind));
-    for (const auto name : algorithm_names) directories.push_back(layout_.algorithm(kind, name));
-  }
-  for (const auto& directory : directories) try_to([&] { make_own_directory(directory); });
+  for (const auto& directory : own_directories(layout_))
+    try_to([&] { make_own_directory(directory); });
   // What is stored in them is lost with a directory that power loss takes back.
   if (created) try_to([&] { disk_.sync_directory(root.parent_path()); });
   try_to([&] { disk_.sync_directory(root); });
@@ -106,6 +115,10 @@ std::vector<std::string> Store::take_directory() {
   std::ranges::sort(quarantine_, {}, &SetAside::path);
   space_ = disk_.space(root);
   return faults;
+}
+
+void Store::make_own_directories() {
+  for (const auto& directory : own_directories(layout_)) make_own_directory(directory);
 }
 
 void Store::make_own_directory(const std::filesystem::path& path) {
