@@ -8,6 +8,10 @@ Blob::Blob(asio::any_io_executor loop, Digest digest, File file,
            std::optional<std::uint64_t> size_bytes)
     : digest_(digest), file_(std::move(file)), size_bytes_(size_bytes), changed_(std::move(loop)) {}
 
+Blob::~Blob() {
+  if (close_) close_(std::move(file_));
+}
+
 asio::awaitable<std::uint64_t> Blob::wait_past(std::uint64_t offset) {
   while (ready_bytes_ <= offset && !whole_ && !error_) co_await changed_.wait();
   if (ready_bytes_ <= offset && error_) throw Failure(*error_);

@@ -17,7 +17,7 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <optional>
 
 #include "cache/digest.h"
@@ -32,6 +32,9 @@ class Blob {
   // `size_bytes` is the whole blob's size if upstream has told it.
   Blob(asio::any_io_executor loop, Digest digest, File file,
        std::optional<std::uint64_t> size_bytes);
+  ~Blob();
+  Blob(const Blob&) = delete;
+  Blob& operator=(const Blob&) = delete;
 
   const Digest& digest() const { return digest_; }
   const File& file() const { return file_; }
@@ -56,8 +59,9 @@ class Blob {
   void fail(Error error);
   const std::optional<Error>& error() const { return error_; }
 
-  // Keeps `hold` until the file is closed: the store counts the space of a removed blob with it.
-  void keep_until_closed(std::shared_ptr<void> hold) { hold_ = std::move(hold); }
+  // Has the file closed by this instead of here on the loop: the last close of a removed file gives
+  // its space back, which takes long for a large one.
+  void close_by(std::function<void(File)> close) { close_ = std::move(close); }
 
   // Counts its readers for as long as they hold this.
   class Reading {
@@ -80,7 +84,7 @@ class Blob {
   bool whole_ = false;
   std::optional<Error> error_;
   std::size_t readers_ = 0;
-  std::shared_ptr<void> hold_;
+  std::function<void(File)> close_;
   Event changed_;
 };
 

@@ -38,7 +38,7 @@ asio::awaitable<void> BlobWriter::append(std::span<const char> bytes) {
     co_await store_.make_room(cost_bytes(more));
     reservation_->grow(cost_bytes(more));
   }
-  co_await offload(store_.disk_pool_, [&] {
+  co_await store_.writing([&] {
     store_.disk_.write(blob_->file(), bytes, written_);
     hasher_.update(bytes);
   });
@@ -92,7 +92,7 @@ void BlobWriter::discard() {
   reservation_.reset();
   // Its space comes back when it is removed and no reader has it open any more.
   auto hold = store_.count_unlinked(cost_bytes(written_));
-  blob_->keep_until_closed(hold);
+  store_.close_on_pool(*blob_, hold);
   store_.remove_later(partial_, std::move(hold));
 }
 

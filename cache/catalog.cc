@@ -100,6 +100,16 @@ void Catalog::set_verified(const Digest& digest) {
     it->second.object.verified = true;
 }
 
+void Catalog::set_size(const Digest& digest, std::uint64_t size_bytes) {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return;
+  Object& object = it->second.object;
+  count(object, false);
+  object.size_bytes = size_bytes;
+  count(object, true);
+  used_.insert(digest);
+}
+
 void Catalog::drop(const Digest& digest) {
   const auto it = objects_.find(digest);
   if (it == objects_.end()) return;

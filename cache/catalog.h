@@ -52,6 +52,7 @@ class Catalog {
   void add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes);
   void touch(const Digest& digest, std::int64_t now_unix_seconds);
   void set_verified(const Digest& digest);
+  void set_size(const Digest& digest, std::uint64_t size_bytes);
   void drop(const Digest& digest);
 
   // `repository` is "registry/repository". No effect if the object is not held.

@@ -36,6 +36,13 @@ File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void remove_quietly(Disk& disk, const std::filesystem::path& path) {
+  try {
+    disk.remove(path);
+  } catch (const Failure&) {
+  }
+}
+
 File PosixDisk::open(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) {
@@ -150,7 +157,8 @@ Space PosixDisk::space(const std::filesystem::path& path) {
   struct statvfs status{};
   if (::statvfs(path.c_str(), &status) != 0) throw_errno("cannot ask the free space of", path);
   return {.total_bytes = std::uint64_t{status.f_blocks} * status.f_frsize,
-          .free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize};
+          .free_bytes = std::uint64_t{status.f_bavail} * status.f_frsize,
+          .read_only = (status.f_flag & ST_RDONLY) != 0};
 }
 
 }  // namespace staithe::cache

@@ -39,6 +39,7 @@ class File {
 struct Space {
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;  // to an unprivileged process
+  bool read_only = false;        // mounted so, or turned so by the kernel after an error
 };
 
 class Disk {
@@ -71,6 +72,9 @@ class Disk {
                     const std::function<void(const std::string&, std::uint64_t)>& visit) = 0;
   virtual Space space(const std::filesystem::path& path) = 0;
 };
+
+// For a file that is of no use any more: the sweep at start finds what a failure leaves.
+void remove_quietly(Disk& disk, const std::filesystem::path& path);
 
 // The machine's own.
 class PosixDisk final : public Disk {

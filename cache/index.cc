@@ -104,6 +104,11 @@ class Index::Database {
     if (code != SQLITE_DONE) check(code);
   }
 
+  void leave_files() {
+    // Otherwise the last connection writes the log into the database and removes the log, by name.
+    sqlite3_db_config(connection_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  }
+
   // After a failure that is reported already.
   void roll_back() { sqlite3_exec(connection_, "ROLLBACK", nullptr, nullptr, nullptr); }
   bool in_transaction() const { return sqlite3_get_autocommit(connection_) == 0; }
@@ -210,6 +215,10 @@ void Index::renew(const std::string& why) {
 }
 
 Index::~Index() = default;
+
+void Index::leave_files() {
+  if (database_) database_->leave_files();
+}
 
 Index::Contents Index::load() {
   Contents contents;

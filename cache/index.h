@@ -77,6 +77,9 @@ class Index {
   explicit Index(const std::filesystem::path& directory);
   ~Index();
 
+  // The directory is somebody else's now: closing this leaves every file that has our names.
+  void leave_files();
+
   const std::string& set_aside() const { return set_aside_; }
 
   // What the rows say, as far as they make sense.

@@ -13,6 +13,7 @@
 // as a sentence.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -25,6 +26,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -36,6 +38,7 @@
 #include "cache/event.h"
 #include "cache/layout.h"
 #include "cache/manifest.h"
+#include "cache/offload.h"
 #include "cache/settings.h"
 #include "cache/task_group.h"
 
@@ -99,6 +102,11 @@ class Store {
   std::optional<SeenTag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
 
+  // read_write: normal. pass_through: nothing is stored now, for a reason that passes or is mended;
+  // what is cached is served unless the directory itself is lost. read_only: the same on a file
+  // system that takes no writes. The store finds back to normal by itself within seconds.
+  enum class Mode { read_write, pass_through, read_only };
+
   struct Stats {
     std::uint64_t bytes = 0;      // stored, being written, set aside, and removed but still read
     std::uint64_t max_bytes = 0;  // what the bounds allow at this moment
@@ -107,6 +115,8 @@ class Store {
     std::size_t manifests = 0;
     std::uint64_t evicted = 0;
     std::uint64_t quarantined = 0;
+    Mode mode = Mode::read_write;
+    std::string mode_reason;  // a sentence; empty while the mode is read_write
   };
   Stats stats() const;
   const std::filesystem::path& directory() const { return layout_.root(); }
@@ -134,8 +144,8 @@ class Store {
     std::uint64_t bytes_ = 0;
   };
 
-  // Digests whose files are being removed. Until they are gone nobody opens or replaces them, and
-  // their space is not counted as free.
+  // A removal of files under way, those of `digests` among them. Until they are gone nobody opens
+  // or replaces these, and whoever needs room waits to see how much it was.
   class Leaving {
    public:
     Leaving(Store& store, std::vector<Digest> digests);
@@ -167,7 +177,34 @@ class Store {
   std::uint64_t used_bytes() const;
   // Counts `bytes` as used for as long as somebody holds this.
   std::shared_ptr<void> count_unlinked(std::uint64_t bytes);
+  // Both on the pool, since they take long for a large file; `hold` is let go on the loop
+  // afterwards.
   void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
+  void close_on_pool(Blob& blob, std::shared_ptr<void> hold);
+
+  // Work on the disk pool that writes what is to be stored: its failures count against the mode.
+  template <class Work>
+  asio::awaitable<std::invoke_result_t<Work&>> writing(Work work) {
+    try {
+      co_return co_await offload(disk_pool_, std::move(work));
+    } catch (const Failure& failure) {
+      note_failed_write(failure);
+      throw;
+    }
+  }
+  void note_failed_write(const Failure& failure);
+  void note_good_write();
+  // Whether it makes sense to begin storing something.
+  bool writable() const;
+  Failure not_writable();
+  // What the mode is by now; tells of a change.
+  void judge_mode();
+  // Finds out by writing whether writing works again.
+  asio::awaitable<void> try_writing();
+  // On the disk pool, before a name in the directory is used: whether the directory and its lock
+  // are still those that were taken. What stands in their place may be another instance's.
+  bool in_place();
+  void make_own_directories();
 
   // The object if it is stored and stays so.
   const Catalog::Object* stored(ObjectKind kind, const Digest& digest) const;
@@ -176,17 +213,26 @@ class Store {
   // gone, under either name.
   asio::awaitable<void> publish(std::filesystem::path partial, const File& file, ObjectKind kind,
                                 Digest digest);
-  asio::awaitable<void> store_manifest(ManifestPtr manifest);
+  // `there`: a file of it was there at the start and stays if it is good.
+  asio::awaitable<void> store_manifest(ManifestPtr manifest, bool there);
+  // From disk. What is damaged is set aside.
+  asio::awaitable<ManifestPtr> read_manifest(Digest digest);
+  // Both on the disk pool. Of a file too large to be a manifest's the record is empty.
+  std::string read_record(const File& file);
+  bool has_record(const Digest& digest, std::string_view record);
   asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
-  // Removes all but the newest `keep` of the files that were set aside.
-  asio::awaitable<void> trim_quarantine(std::size_t keep);
+  // Removes all but the newest `keep` of the files that were set aside. False if there were more
+  // and none of them could be removed; what could not stays counted.
+  asio::awaitable<bool> trim_quarantine(std::size_t keep);
   void remember_open(const std::shared_ptr<Blob>& blob);
   void forget_open(const Digest& digest);
   void remember_manifest(ManifestPtr manifest);
   void forget_manifest(const Digest& digest);
 
   asio::awaitable<void> reconcile();
+  // Reads the whole file.
+  asio::awaitable<bool> intact(Digest digest);
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
   asio::awaitable<void> write_index();
@@ -210,6 +256,19 @@ class Store {
   // Whose entries are known to be on disk; at most two levels of 256 per kind.
   std::unordered_set<std::string> durable_directories_;
 
+  Mode mode_ = Mode::read_write;
+  std::string mode_reason_;
+  std::atomic<bool> lost_ = false;  // as in_place() saw it last
+  std::size_t failed_writes_ = 0;   // since the last good one
+  std::string failed_write_;        // why the last of them failed
+  struct Place {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    bool operator==(const Place&) const = default;
+  };
+  Place root_place_;
+  Place lock_place_;
+
   Budget budget_;
   Space space_;                       // as last measured
   std::uint64_t reserved_bytes_ = 0;  // of blobs being written, whole sizes
@@ -218,7 +277,8 @@ class Store {
   // which may be let go in any order.
   std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
   std::unordered_set<Digest> leaving_;
-  Event left_;  // something of `leaving_`
+  std::size_t removals_ = 0;
+  Event left_;  // a removal has ended
   bool eviction_failing_ = false;
   std::uint64_t evicted_ = 0;
   struct SetAside {
@@ -240,6 +300,9 @@ class Store {
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;
 };
+
+// "read-write", "pass-through", "read-only".
+const char* to_string(Store::Mode mode);
 
 // Writes one blob: append() its bytes in order, then commit(). Destroying it before that discards
 // what was written and fails the readers.

@@ -1,6 +1,8 @@
 #include "cache/blob.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "tests/cache/cellar.h"
 
@@ -128,16 +130,18 @@ TEST_F(BlobTest, CountsItsReaders) {
   EXPECT_EQ(blob->readers(), 0u);
 }
 
-TEST_F(BlobTest, KeepsItsHoldUntilTheLastOwnerLetsGo) {
-  auto blob = this->blob(1);
-  auto hold = std::make_shared<int>();
-  const std::weak_ptr<int> held = hold;
-  blob->keep_until_closed(std::move(hold));
+TEST_F(BlobTest, ItsFileIsClosedAsItWasToldWhenTheLastOwnerLetsGo) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const File other_end(ends[1]);
+  auto blob = std::make_shared<Blob>(io_.get_executor(), digest_of("x"), File(ends[0]), 1);
+  File taken;
+  blob->close_by([&](File file) { taken = std::move(file); });
   auto other = blob;
   blob.reset();
-  EXPECT_FALSE(held.expired());
+  EXPECT_FALSE(taken);
   other.reset();
-  EXPECT_TRUE(held.expired());
+  EXPECT_EQ(taken.fd(), ends[0]);
 }
 
 }  // namespace

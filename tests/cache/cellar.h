@@ -19,6 +19,7 @@
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -39,6 +40,12 @@ using fake::Call;
 using fake::Loss;
 
 inline Digest digest_of(std::string_view bytes) { return digest_of(Algorithm::sha256, bytes); }
+
+// What the environment says instead, to make a test larger or to replay a seed.
+inline std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
+  const char* text = std::getenv(variable);
+  return text ? std::strtoull(text, nullptr, 10) : otherwise;
+}
 
 // Bytes that differ by `seed`.
 inline std::string noise(std::size_t size, std::uint64_t seed = 1) {
@@ -128,6 +135,7 @@ class Cellar {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
         });
   }
+  bool opened() const { return opened_; }
   // Returns when index and disk have been compared and all is quiet.
   void open() {
     run(store->open());

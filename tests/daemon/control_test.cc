@@ -64,7 +64,7 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key : {"directory", "bytes", "max_bytes", "free_bytes", "blobs", "manifests",
-                          "evicted", "quarantined", "mode"})
+                          "evicted", "quarantined", "mode", "mode_reason"})
     EXPECT_TRUE(cache.contains(key)) << key;
   const auto& traffic = status.at("traffic").as_object();
   for (const char* key : {"requests", "hits", "misses", "collapsed", "stale", "errors",

@@ -145,11 +145,14 @@ class Disk final : public cache::Disk {
     for (const Call call : {Call::create, Call::write, Call::rename, Call::remove})
       fail(call, EROFS, std::numeric_limits<int>::max());
     fail(Call::make_directory, EROFS, std::numeric_limits<int>::max());
+    const std::scoped_lock lock(mutex_);
+    read_only_ = true;
   }
   void heal() {
     const std::scoped_lock lock(mutex_);
     failing_.clear();
     fail_at_.reset();
+    read_only_ = false;
   }
   // The `k`-th call from now, from 1, fails; list() is not counted, since a start calls it for each
   // of a thousand directories.
@@ -327,7 +330,8 @@ class Disk final : public cache::Disk {
   cache::Space space(const std::filesystem::path& path) override {
     const auto lock = enter(Call::space, path);
     return {.total_bytes = std::uint64_t{1} << 40,
-            .free_bytes = capacity_bytes_ - std::min(capacity_bytes_, live_bytes_)};
+            .free_bytes = capacity_bytes_ - std::min(capacity_bytes_, live_bytes_),
+            .read_only = read_only_};
   }
 
  private:
@@ -472,6 +476,7 @@ class Disk final : public cache::Disk {
   std::uint64_t changes_ = 0;
   std::optional<std::uint64_t> lose_power_at_;
   bool powerless_ = false;
+  bool read_only_ = false;
   std::uint64_t capacity_bytes_ = std::uint64_t{1} << 40;
 
   std::map<std::filesystem::path, Directory> directories_;

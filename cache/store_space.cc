@@ -1,0 +1,259 @@
+// The store's room: what is used, who has to go for what comes, and what was set aside as damaged.
+#include <algorithm>
+#include <limits>
+#include <ranges>
+#include <utility>
+
+#include "cache/eviction.h"
+#include "cache/offload.h"
+#include "cache/store.h"
+
+namespace staithe::cache {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// How often the free space of the filesystem is looked at, since others fill it too.
+constexpr auto bounds_interval = 10s;
+// Damaged files kept for a look. They count as used, and they go before anything of use does.
+constexpr std::size_t max_set_aside = 8;
+
+}  // namespace
+
+std::uint64_t Store::used_bytes() const {
+  return catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + written_bytes_;
+}
+
+asio::awaitable<void> Store::measure_space() {
+  const auto space = co_await offload(disk_pool_, [this]() -> std::optional<Space> {
+    if (!in_place()) return std::nullopt;
+    return disk_.space(layout_.root());
+  });
+  if (space) space_ = *space;
+  judge_mode();
+}
+
+asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
+  for (;;) {
+    co_await measure_space();
+    if (lost_ || space_.read_only) throw not_writable();
+    const std::uint64_t allowed = allowed_bytes(budget_, used_bytes(), space_.free_bytes);
+    const auto no_room = [&] {
+      return Failure(Errc::storage_full,
+                     "no room for " + std::to_string(bytes) + " bytes in the cache directory " +
+                         layout_.root().string() + ", which may hold " + std::to_string(allowed) +
+                         " bytes now: raise cache.max_size, lower cache.min_free or free the disk");
+    };
+    if (bytes > allowed) throw no_room();
+    if (removals_ > 0) {  // Somebody makes room already; then see how much it was.
+      co_await left_.wait();
+      continue;
+    }
+    const std::uint64_t wanted =
+        catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + reserved_bytes_ + bytes;
+    if (wanted <= allowed) co_return;
+    if (!quarantine_.empty() && co_await trim_quarantine(0)) continue;
+    auto victims = choose_victims(
+        catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
+        wanted - allowed);
+    std::uint64_t gain = 0;
+    for (const Digest& digest : victims) gain += cost_bytes(catalog_.find(digest)->size_bytes);
+    if (gain < wanted - allowed) throw no_room();
+    if (!co_await evict(std::move(victims)))
+      throw Failure(Errc::storage_failed,
+                    "nothing can be removed from the cache directory " + layout_.root().string());
+  }
+}
+
+asio::awaitable<void> Store::shrink() {
+  for (;;) {
+    try {
+      co_await make_room(0);
+      co_return;
+    } catch (const Failure& failure) {
+      if (failure.code() != Errc::storage_full) co_return;
+    }
+    // The rest is held by readers and writers, or the disk is filled by others: what can go goes.
+    auto victims = choose_victims(
+        catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
+        std::numeric_limits<std::uint64_t>::max());
+    if (victims.empty() || !co_await evict(std::move(victims))) co_return;
+  }
+}
+
+bool Store::evictable(const Digest& digest) const {
+  if (growing_.contains(digest) || storing_.contains(digest) || leaving_.contains(digest))
+    return false;
+  const auto it = open_.find(digest);
+  if (it == open_.end()) return true;
+  const std::shared_ptr<Blob> blob = it->second.lock();
+  if (!blob) return true;
+  // Whoever else has it reads it, or is about to: its space would not come back.
+  const bool kept = std::ranges::find(kept_open_, blob) != kept_open_.end();
+  return blob.use_count() == (kept ? 2 : 1);
+}
+
+Store::Leaving::Leaving(Store& store, std::vector<Digest> digests)
+    : store_(store), digests_(std::move(digests)) {
+  store_.leaving_.insert(digests_.begin(), digests_.end());
+  ++store_.removals_;
+}
+
+Store::Leaving::~Leaving() {
+  for (const Digest& digest : digests_) store_.leaving_.erase(digest);
+  --store_.removals_;
+  if (!store_.reconciled_) store_.removed_.insert(digests_.begin(), digests_.end());
+  store_.left_.notify_all();
+}
+
+asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
+  struct Victim {
+    Digest digest;
+    std::filesystem::path path;
+    bool gone = false;
+  };
+  std::vector<Victim> files;
+  for (const Digest& digest : victims)
+    files.push_back({digest, layout_.object(catalog_.find(digest)->kind, digest)});
+  // Closed before it is removed, a file gives its space back on the pool and not here.
+  for (const Digest& digest : victims) forget_open(digest);
+  const Leaving leaving(*this, std::move(victims));
+  std::string sentence;
+  co_await offload(disk_pool_, [&] {
+    for (Victim& file : files) {
+      try {
+        disk_.remove(file.path);
+        file.gone = true;
+      } catch (const Failure& failure) {
+        sentence = failure.what();
+      }
+    }
+  });
+  bool any_gone = false;
+  for (const Victim& file : files) {
+    if (!file.gone) continue;
+    any_gone = true;
+    ++evicted_;
+    if (storing_.contains(file.digest)) continue;  // Put again meanwhile; its file comes.
+    forget_manifest(file.digest);
+    catalog_.drop(file.digest);
+  }
+  if (!sentence.empty() && !eviction_failing_) report_("eviction failed", sentence);
+  eviction_failing_ = !sentence.empty();  // Once per outage.
+  co_return any_gone;
+}
+
+std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {
+  struct Hold {
+    Hold(std::shared_ptr<std::uint64_t> total_bytes, std::uint64_t size)
+        : total(std::move(total_bytes)), bytes(size) {
+      *total += bytes;
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() { *total -= bytes; }
+    std::shared_ptr<std::uint64_t> total;
+    std::uint64_t bytes;
+  };
+  return std::make_shared<Hold>(unlinked_bytes_, bytes);
+}
+
+void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold) {
+  if (lost_) return;
+  asio::post(disk_pool_, [&disk = disk_, loop = loop_, path = std::move(path),
+                          hold = std::move(hold)]() mutable {
+    remove_quietly(disk, path);
+    asio::post(loop, [hold = std::move(hold)] {});
+  });
+}
+
+void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
+  blob.close_by([&pool = disk_pool_, loop = loop_, hold = std::move(hold)](File file) {
+    asio::post(pool, [file = std::move(file), loop, hold]() mutable {
+      {
+        const File closed = std::move(file);
+      }
+      asio::post(loop, [hold = std::move(hold)] {});
+    });
+  });
+}
+
+asio::awaitable<void> Store::keep_within_bounds() {
+  for (;;) {
+    co_await try_writing();
+    co_await shrink();
+    co_await clock_.sleep_for(bounds_interval);
+  }
+}
+
+// ---- what is damaged ---------------------------------------------------------------------------
+
+asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::string why) {
+  const Catalog::Object* object = catalog_.find(digest);
+  if (!object || leaving_.contains(digest)) co_return;
+  std::uint64_t size_bytes = object->size_bytes;
+  forget_open(digest);
+  catalog_.drop(digest);
+  ++quarantined_;
+  report_("object set aside",
+          digest.to_string() + ": " + why + "; it will be fetched again from upstream");
+  if (growing_.contains(digest)) co_return;  // The file is about to be replaced.
+  const Leaving leaving(*this, {digest});
+  std::filesystem::path to;
+  do {
+    to = layout_.quarantined(digest, unix_now(), next_partial_++);
+  } while (std::ranges::find(quarantine_, to, &SetAside::path) != quarantine_.end());
+  const bool kept = co_await offload(disk_pool_, [&] {
+    const auto from = layout_.object(kind, digest);
+    bool renamed = false;
+    if (!in_place()) return false;
+    try {
+      disk_.rename(from, to);
+      renamed = true;
+      size_bytes = disk_.size(disk_.open(to));
+    } catch (const Failure&) {
+      if (!renamed) remove_quietly(disk_, from);
+    }
+    return renamed;
+  });
+  if (!kept) co_return;
+  quarantine_.push_back({to, cost_bytes(size_bytes)});
+  quarantine_bytes_ += quarantine_.back().bytes;
+  co_await trim_quarantine(max_set_aside);
+}
+
+asio::awaitable<bool> Store::trim_quarantine(std::size_t keep) {
+  struct Old {
+    SetAside file;
+    bool gone = false;
+  };
+  std::vector<Old> old;
+  while (quarantine_.size() > keep) {
+    old.push_back({std::move(quarantine_.front())});
+    quarantine_.pop_front();
+  }
+  if (old.empty()) co_return true;
+  const Leaving leaving(*this, {});
+  co_await offload(disk_pool_, [&] {
+    for (Old& one : old) {
+      try {
+        disk_.remove(one.file.path);
+        one.gone = true;
+      } catch (const Failure&) {  // Tried again when room is needed.
+      }
+    }
+  });
+  bool any_gone = false;
+  for (Old& one : old | std::views::reverse) {
+    if (one.gone) {
+      quarantine_bytes_ -= one.file.bytes;
+      any_gone = true;
+    } else {
+      quarantine_.push_front(std::move(one.file));
+    }
+  }
+  co_return any_gone;
+}
+
+}  // namespace staithe::cache
