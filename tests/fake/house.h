@@ -48,7 +48,7 @@ struct Answer {
 };
 
 // No credentials: the tests of proxy/auth have those.
-class NoCredentials final : public proxy::auth::Authorizer {
+class NoCredentials : public proxy::auth::Authorizer {
  public:
   asio::awaitable<proxy::auth::Authorization> for_pull(std::string) override { co_return nullptr; }
   bool refused(const std::string&, const proxy::auth::Authorization&,
