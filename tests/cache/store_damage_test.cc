@@ -69,6 +69,77 @@ INSTANTIATE_TEST_SUITE_P(
                     Damage{"OfAnotherBlob", [](std::string b) { return noise(b.size(), 77); }}),
     [](const auto& info) { return std::string(info.param.name); });
 
+TEST_F(StoreTest, ABitFlippedInAnyBlockIsFound) {
+  for (std::size_t at = 0; at < bytes_.size(); at += 4096) {
+    SCOPED_TRACE(at);
+    cellar_.fill(bytes_);
+    cellar_.restart();
+    std::string damaged = bytes_;
+    damaged[at] ^= 4;
+    cellar_.disk.damage(cellar_.path(digest_), damaged);
+    EXPECT_EQ(failure_of([&] { cellar_.read(digest_); }), Errc::storage_failed);
+    cellar_.settle();
+    EXPECT_FALSE(cellar_.on_disk(digest_));
+  }
+}
+
+TEST_F(StoreTest, FilesThatChangedTheirNamesAreFound) {
+  const std::string other = noise(bytes_.size(), 2);
+  cellar_.fill(bytes_);
+  const Digest other_digest = cellar_.fill(other);
+  const Digest manifest = cellar_.put_manifest("{\"n\":1}");
+  const Digest other_manifest = cellar_.put_manifest("{\"n\":2}");
+  cellar_.restart();
+  cellar_.disk.damage(cellar_.path(digest_), other);
+  cellar_.disk.damage(cellar_.path(other_digest), bytes_);
+  const auto kind = ObjectKind::manifest;
+  const std::string record = fake::read_file(cellar_.path(manifest, kind));
+  cellar_.disk.damage(cellar_.path(manifest, kind),
+                      fake::read_file(cellar_.path(other_manifest, kind)));
+  cellar_.disk.damage(cellar_.path(other_manifest, kind), record);
+  for (const Digest& digest : {digest_, other_digest})
+    EXPECT_EQ(failure_of([&] { cellar_.read(digest); }), Errc::storage_failed);
+  for (const Digest& digest : {manifest, other_manifest})
+    EXPECT_EQ(cellar_.manifest(digest), nullptr);
+  cellar_.settle();
+  EXPECT_EQ(stats().quarantined, 4u);
+  cellar_.fill(bytes_);
+  EXPECT_EQ(cellar_.read(digest_), bytes_);
+  expect_figures_true();
+}
+
+TEST_F(StoreTest, AFileThatReturnedIsServedIfItIsGoodAndSetAsideIfNot) {
+  struct Returned {
+    const char* name;
+    std::string bytes;
+  };
+  for (const auto& [name, returned] : {Returned{"good", bytes_}, Returned{"empty", ""},
+                                       Returned{"NULs", std::string(bytes_.size(), '\0')},
+                                       Returned{"truncated", bytes_.substr(0, 50'000)}}) {
+    SCOPED_TRACE(name);
+    cellar_.fill(bytes_);
+    cellar_.fill(noise(MiB, 3));  // It has to go, and the index knows it.
+    ASSERT_FALSE(cellar_.on_disk(digest_));
+    // Smaller than what it evicts in turn, so that there is room for what returns.
+    cellar_.fill(noise(500 * KiB, 4));
+    cellar_.close();
+    fake::write_file(cellar_.path(digest_), returned);
+    cellar_.make();
+    cellar_.open();
+    std::optional<std::string> read;
+    failure_of([&] { read = cellar_.read(digest_); });
+    cellar_.settle();
+    if (returned == bytes_) {
+      EXPECT_TRUE(read == bytes_);
+    } else {
+      EXPECT_EQ(read, std::nullopt);
+      EXPECT_EQ(stats().quarantined, 1u);
+      EXPECT_FALSE(cellar_.on_disk(digest_));
+    }
+    expect_figures_true();
+  }
+}
+
 TEST_F(StoreTest, AFileThatIsGoneIsAMissAndNoDamage) {
   cellar_.fill(bytes_);
   cellar_.restart();

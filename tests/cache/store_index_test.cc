@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "tests/cache/store_fixture.h"
 
 namespace staithe::cache {
@@ -117,6 +119,93 @@ TEST_F(StoreTest, StoppedItsIndexSaysWhatItsDiskHolds) {
         files.emplace(*Digest::parse("sha256:" + entry.path().filename().string()),
                       entry.file_size());
   EXPECT_EQ(rows, files);
+}
+
+// ---- every damage of the index -----------------------------------------------------------------
+
+class StoreIndexDamageTest : public StoreTest {
+ protected:
+  void SetUp() override {
+    for (int i = 0; i < 4; ++i) cellar_.fill(blob(i));
+    cellar_.put_manifest("{}");
+    cellar_.store->link("r/app", digest_of("{}"));
+    cellar_.pass(1s);
+    before_a_stop_ = cellar_.save_index();
+    cellar_.close();
+    after_a_stop_ = cellar_.save_index();
+  }
+  static std::string blob(int number) { return noise(5'000 + 1'000 * number, 30 + number); }
+
+  // With these files everything is served, the figures are true, and the next start finds all rows.
+  void expect_nothing_lost_with(const Cellar::IndexFiles& files) {
+    cellar_.restore_index(files);
+    cellar_.make();
+    cellar_.open();
+    expect_all();
+    cellar_.close();
+    cellar_.reports.clear();
+    cellar_.make();
+    cellar_.open();
+    EXPECT_THAT(cellar_.reports, IsEmpty());
+    expect_all();
+    cellar_.close();
+  }
+  void expect_all() {
+    EXPECT_EQ(stats().blobs, 4u);
+    EXPECT_EQ(stats().manifests, 1u);
+    EXPECT_EQ(stats().quarantined, 0u);
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(store().size_of_blob(digest_of(blob(i))), blob(i).size());
+      EXPECT_TRUE(cellar_.read(digest_of(blob(i))) == blob(i));
+    }
+    EXPECT_NE(cellar_.manifest(digest_of("{}")), nullptr);
+    expect_figures_true();
+  }
+
+  Cellar::IndexFiles before_a_stop_;  // with its log
+  Cellar::IndexFiles after_a_stop_;
+};
+
+TEST_F(StoreIndexDamageTest, CutAtEachBlockOf512BytesItCostsNothing) {
+  const std::string whole = after_a_stop_["index.db"];
+  for (std::size_t size = 0; size < whole.size() && !HasFailure(); size += 512) {
+    SCOPED_TRACE(size);
+    expect_nothing_lost_with({{"index.db", whole.substr(0, size)}});
+  }
+}
+
+TEST_F(StoreIndexDamageTest, ItsLogCutAtEachBlockOf512BytesCostsNothing) {
+  const std::string whole = before_a_stop_["index.db-wal"];
+  ASSERT_GT(whole.size(), 4096u);
+  for (std::size_t size = 0; size < whole.size() && !HasFailure(); size += 512) {
+    SCOPED_TRACE(size);
+    expect_nothing_lost_with(
+        {{"index.db", before_a_stop_["index.db"]}, {"index.db-wal", whole.substr(0, size)}});
+  }
+}
+
+TEST_F(StoreIndexDamageTest, WhateverItContainsItCostsNothing) {
+  const std::string good = after_a_stop_["index.db"];
+  // SQLite's file format, section 1.3: the user version stands in these four bytes.
+  constexpr std::size_t version_at = 60;
+  const auto of_version = [&](const std::string& version) {
+    return std::string(good).replace(version_at, 4, version);
+  };
+  const std::map<std::string, std::string> files = {
+      {"empty", ""},
+      {"text", "this is no database"},
+      {"noise", noise(good.size(), 9)},
+      {"NULs", std::string(good.size(), '\0')},
+      {"only its first page", good.substr(0, 4096) + noise(good.size() - 4096, 8)},
+      {"all but its first page", noise(4096, 8) + good.substr(4096)},
+      {"of a release before", of_version({'\0', '\0', '\0', '\0'})},
+      {"of a release to come", of_version({'\0', '\0', '\0', '\x7f'})},
+  };
+  for (const auto& [what, bytes] : files) {
+    SCOPED_TRACE(what);
+    expect_nothing_lost_with({{"index.db", bytes}});
+  }
+  expect_nothing_lost_with({});
 }
 
 // ---- index and disk are compared ---------------------------------------------------------------
