@@ -28,17 +28,17 @@ enum class Errc {
   denied,                 // upstream knows us and refuses
   unauthorized,           // upstream, or an identity service, does not accept our credential
   identity_missing,       // no identity service here, or it knows no such identity
-  firewall,               // upstream's network rules keep this machine out; no fault of a credential
-  throttled,              // upstream answered 429; `retry_after` may say for how long
-  unreachable,            // no answer from upstream: DNS, connect, TLS, time-out
-  upstream_failed,        // an answer that is a failure (5xx) or breaks off
-  upstream_nonsense,      // an answer that makes no sense or is not true (wrong bytes, wrong JSON)
-  too_large,              // beyond a named limit
-  storage_full,           // no room on disk within the configured bounds
-  storage_failed,         // the disk or the index failed
-  in_use,                 // another instance holds it
-  cancelled,              // we are stopping
-  config,                 // configuration or arguments
+  firewall,           // upstream's network rules keep this machine out; no fault of a credential
+  throttled,          // upstream answered 429; `retry_after` may say for how long
+  unreachable,        // no answer from upstream: DNS, connect, TLS, time-out
+  upstream_failed,    // an answer that is a failure (5xx) or breaks off
+  upstream_nonsense,  // an answer that makes no sense or is not true (wrong bytes, wrong JSON)
+  too_large,          // beyond a named limit
+  storage_full,       // no room on disk within the configured bounds
+  storage_failed,     // the disk or the index failed
+  in_use,             // another instance holds it
+  cancelled,          // we are stopping
+  config,             // configuration or arguments
 };
 
 // The enumerator's name, for logs and JSON.
