@@ -192,6 +192,28 @@ class Store {
       throw;
     }
   }
+  // The same for work that left nothing behind when it failed: on a disk that is full although the
+  // bounds have room (no inodes, a quota) what was used least goes, and it is tried again.
+  template <class Work>
+  asio::awaitable<std::invoke_result_t<Work&>> writing_or_evicting(Work work) {
+    for (int round = 0;; ++round) {
+      std::optional<Failure> failed;
+      try {
+        co_return co_await offload(disk_pool_, [&] { return work(); });
+      } catch (const Failure& failure) {
+        failed = failure;
+      }
+      if (failed->code() == Errc::storage_full && round < most_eviction_rounds &&
+          co_await evict_some())
+        continue;
+      note_failed_write(*failed);
+      throw Failure(*failed);
+    }
+  }
+  // False if nothing could go.
+  asio::awaitable<bool> evict_some();
+  // A disk that others keep full must not cost the whole cache.
+  static constexpr int most_eviction_rounds = 8;
   void note_failed_write(const Failure& failure);
   void note_good_write();
   // Whether it makes sense to begin storing something.
