@@ -38,7 +38,7 @@ asio::awaitable<void> BlobWriter::append(std::span<const char> bytes) {
     co_await store_.make_room(cost_bytes(more));
     reservation_->grow(cost_bytes(more));
   }
-  co_await store_.writing([&] {
+  co_await store_.writing_or_evicting([&] {
     store_.disk_.write(blob_->file(), bytes, written_);
     hasher_.update(bytes);
   });

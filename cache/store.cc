@@ -215,7 +215,7 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,
   co_await make_room(cost);
   auto reservation = std::make_unique<Reservation>(*this, cost);
   auto partial = layout_.partial(digest, next_partial_++);
-  File file = co_await writing([&] { return disk_.create(partial); });
+  File file = co_await writing_or_evicting([&] { return disk_.create(partial); });
   auto blob = std::make_shared<Blob>(loop_, digest, std::move(file), size_bytes);
   [[maybe_unused]] const bool alone = growing_.emplace(digest, blob).second;
   assert(alone);

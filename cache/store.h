@@ -192,6 +192,28 @@ class Store {
       throw;
     }
   }
+  // The same for work that left nothing behind when it failed: on a disk that is full although the
+  // bounds have room (no inodes, a quota) what was used least goes, and it is tried again.
+  template <class Work>
+  asio::awaitable<std::invoke_result_t<Work&>> writing_or_evicting(Work work) {
+    for (int round = 0;; ++round) {
+      std::optional<Failure> failed;
+      try {
+        co_return co_await offload(disk_pool_, [&] { return work(); });
+      } catch (const Failure& failure) {
+        failed = failure;
+      }
+      if (failed->code() == Errc::storage_full && round < most_eviction_rounds &&
+          co_await evict_some())
+        continue;
+      note_failed_write(*failed);
+      throw Failure(*failed);
+    }
+  }
+  // False if nothing could go.
+  asio::awaitable<bool> evict_some();
+  // A disk that others keep full must not cost the whole cache.
+  static constexpr int most_eviction_rounds = 8;
   void note_failed_write(const Failure& failure);
   void note_good_write();
   // Whether it makes sense to begin storing something.
@@ -250,17 +272,18 @@ class Store {
   std::unique_ptr<Index> index_;  // used on the index pool
   Catalog catalog_;
   bool index_behind_ = false;  // it lacks changes: it is written as a whole once that works
-  Instant index_retry_{};
   bool reconciled_ = false;
+  Mode mode_ = Mode::read_write;
+  std::atomic<bool> lost_ = false;  // the directory is not in its place, as in_place() saw it last
+  bool eviction_failing_ = false;
+  Instant index_retry_{};
   std::unordered_set<Digest> removed_;  // while a directory is listed
   // Whose entries are known to be on disk; at most two levels of 256 per kind.
   std::unordered_set<std::string> durable_directories_;
 
-  Mode mode_ = Mode::read_write;
   std::string mode_reason_;
-  std::atomic<bool> lost_ = false;  // as in_place() saw it last
-  std::size_t failed_writes_ = 0;   // since the last good one
-  std::string failed_write_;        // why the last of them failed
+  std::size_t failed_writes_ = 0;  // since the last good one
+  std::string failed_write_;       // why the last of them failed
   struct Place {
     std::uint64_t device = 0;
     std::uint64_t inode = 0;
@@ -279,7 +302,6 @@ class Store {
   std::unordered_set<Digest> leaving_;
   std::size_t removals_ = 0;
   Event left_;  // a removal has ended
-  bool eviction_failing_ = false;
   std::uint64_t evicted_ = 0;
   struct SetAside {
     std::filesystem::path path;

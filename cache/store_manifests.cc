@@ -118,11 +118,8 @@ asio::awaitable<void> Store::store_manifest(ManifestPtr manifest, bool there) {
       co_return;
     }
     co_await make_room(0);
-    const File file = co_await writing([&] {
-      File created = disk_.create(partial);
-      disk_.write(created, record, 0);
-      return created;
-    });
+    const File file = co_await writing_or_evicting([&] { return disk_.create(partial); });
+    co_await writing_or_evicting([&] { disk_.write(file, record, 0); });
     publishing = true;
     co_await publish(partial, file, ObjectKind::manifest, digest);
   } catch (const Failure& failure) {

@@ -18,6 +18,10 @@ using namespace std::chrono_literals;
 constexpr auto bounds_interval = 10s;
 // Damaged files kept for a look. They count as used, and they go before anything of use does.
 constexpr std::size_t max_set_aside = 8;
+// What goes at a time when the disk is full although the bounds have room: that many objects, or
+// fewer if they make this much room.
+constexpr std::size_t evicted_at_once = 8;
+constexpr std::uint64_t evicted_bytes_at_once = 4 * 1024 * 1024;
 
 }  // namespace
 
@@ -142,6 +146,19 @@ asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
   if (!sentence.empty() && !eviction_failing_) report_("eviction failed", sentence);
   eviction_failing_ = !sentence.empty();  // Once per outage.
   co_return any_gone;
+}
+
+asio::awaitable<bool> Store::evict_some() {
+  if (removals_ > 0) {  // Somebody makes room already.
+    co_await left_.wait();
+    co_return true;
+  }
+  if (!quarantine_.empty() && co_await trim_quarantine(0)) co_return true;
+  auto oldest = catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }) |
+                std::views::filter(&Candidate::evictable) | std::views::take(evicted_at_once);
+  auto victims = choose_victims(oldest, evicted_bytes_at_once);
+  if (victims.empty()) co_return false;
+  co_return co_await evict(std::move(victims));
 }
 
 std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {

@@ -83,7 +83,7 @@ TEST_F(StoreTest, AManifestPutWhileItIsBeingEvictedIsThereAfterwards) {
 TEST_F(StoreTest, AManifestThatCannotBeStoredIsServedFromMemoryAndNotListed) {
   for (const Call call : {Call::create, Call::write, Call::sync, Call::rename, Call::sync_directory,
                           Call::make_directory}) {
-    cellar_.disk.fail(call, ENOSPC);
+    cellar_.disk.fail(call, EIO);
     const auto manifest = manifest_of("{\"n\":" + std::to_string(static_cast<int>(call)) + "}");
     store().put_manifest(manifest);
     cellar_.settle();

@@ -126,6 +126,41 @@ TEST_F(StoreModeTest, ADiskFilledByOthersIsPassedThrough) {
   expect_good();
 }
 
+TEST_F(StoreModeTest, WithoutInodesTheOldestGoAndEveryFillIsStored) {
+  for (int i = 0; i < 20; ++i) cellar_.fill(noise(KiB, 200 + i));
+  cellar_.disk.limit_files(21);
+  for (int i = 0; i < 60; ++i) {
+    const std::string bytes = noise(KiB, 300 + i);
+    const Digest manifest = cellar_.put_manifest("{\"n\":" + std::to_string(i) + "}");
+    EXPECT_FALSE(failure_of([&] { cellar_.fill(bytes); }));
+    EXPECT_TRUE(cellar_.read(digest_of(bytes)) == bytes);
+    EXPECT_TRUE(store().has_manifest(manifest)) << "used before it, but later than the rest";
+  }
+  EXPECT_EQ(stats().mode, Store::Mode::read_write);
+  EXPECT_EQ(stats().bytes, cellar_.bytes_on_disk());
+  EXPECT_EQ(changes(), 0u);
+}
+
+TEST_F(StoreModeTest, WithinAQuotaTheOldestGoAndEveryFillIsStored) {
+  cellar_.disk.limit_bytes(500 * KiB);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(fill(i), std::nullopt);
+    EXPECT_TRUE(cellar_.read(digest_of(bytes_of(i))) == bytes_of(i));
+  }
+  EXPECT_EQ(stats().mode, Store::Mode::read_write);
+  EXPECT_EQ(stats().bytes, cellar_.bytes_on_disk());
+}
+
+TEST_F(StoreModeTest, ADiskThatOthersKeepWithoutInodesDoesNotCostTheWholeCache) {
+  Cellar cellar({.bytes = 64 * MiB});
+  for (int i = 0; i < 400; ++i) cellar.fill(noise(100, 1000 + i));
+  cellar.disk.limit_files(0);
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(failure_of([&] { cellar.fill(noise(100, i)); }));
+  EXPECT_EQ(cellar.store->stats().mode, Store::Mode::pass_through);
+  EXPECT_GE(cellar.store->stats().blobs, 200u);
+  EXPECT_TRUE(cellar.read(digest_of(noise(100, 1399))));
+}
+
 TEST_F(StoreModeTest, ADirectoryMovedAwayIsNoticedAndTakenUpAgainWhenItIsBack) {
   std::filesystem::rename(cellar_.root(), elsewhere());
   cellar_.pass(look);

@@ -201,6 +201,17 @@ class Disk final : public cache::Disk {
     capacity_bytes_ = bytes;
   }
 
+  // No inodes beyond this many files, no blocks beyond this many bytes (a quota); neither shows in
+  // what is said to be free.
+  void limit_files(std::size_t files) {
+    const std::scoped_lock lock(mutex_);
+    max_files_ = files;
+  }
+  void limit_bytes(std::uint64_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    max_bytes_ = bytes;
+  }
+
   // What the files took at most, in whole blocks, since the last call of this.
   std::uint64_t take_peak_bytes() {
     const std::scoped_lock lock(mutex_);
@@ -264,6 +275,7 @@ class Disk final : public cache::Disk {
   }
   cache::File create(const std::filesystem::path& path) override {
     const auto lock = enter(Call::create, path);
+    if (files() >= max_files_) throw failure(ENOSPC, path);
     cache::File file = posix_.create(path);
     const auto node = std::make_shared<Node>();
     by_inode_[inode_of(file)] = node;
@@ -276,8 +288,11 @@ class Disk final : public cache::Disk {
   }
   void write(const cache::File& file, std::span<const char> bytes, std::uint64_t offset) override {
     const auto lock = enter(Call::write, {});
-    posix_.write(file, bytes, offset);
     Node& node = *by_inode_.at(inode_of(file));
+    const std::uint64_t others = live_bytes_ - cache::cost_bytes(node.size_bytes);
+    if (others + cache::cost_bytes(std::max(node.size_bytes, offset + bytes.size())) > max_bytes_)
+      throw failure(EDQUOT, {});
+    posix_.write(file, bytes, offset);
     node.synced = false;
     node.size_bytes = std::max(node.size_bytes, offset + bytes.size());
     count_live();
@@ -414,6 +429,11 @@ class Disk final : public cache::Disk {
     if (it == names.end()) return nullptr;
     return names.extract(it).mapped();
   }
+  std::size_t files() const {
+    std::size_t count = 0;
+    for (const auto& [path, directory] : directories_) count += directory.now.size();
+    return count;
+  }
   void count_live() {
     live_bytes_ = 0;
     for (const auto& [path, directory] : directories_)
@@ -477,6 +497,8 @@ class Disk final : public cache::Disk {
   std::optional<std::uint64_t> lose_power_at_;
   bool powerless_ = false;
   bool read_only_ = false;
+  std::size_t max_files_ = std::numeric_limits<std::size_t>::max();
+  std::uint64_t max_bytes_ = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t capacity_bytes_ = std::uint64_t{1} << 40;
 
   std::map<std::filesystem::path, Directory> directories_;
