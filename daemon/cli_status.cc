@@ -114,6 +114,8 @@ std::string render_cache(const Reader& cache, const Style& style) {
   const double most = cache["max_bytes"].number();
   std::string text =
       flow({heading("CACHE"), {cache["directory"].text()}, {mode, tone_of_state(mode)}}, 0, style);
+  if (const std::string why = cache["mode_reason"].text(); !why.empty())
+    text += paragraph({why, tone_of_state(mode)}, kIndent, style);
   text += flow({{show_bytes(bytes) + " of " + show_bytes(most)},
                 {bar(most > 0 ? bytes / most : 0, kBarColumns, style)},
                 {percent(bytes, most)},

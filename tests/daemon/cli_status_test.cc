@@ -57,6 +57,16 @@ std::string bare(const std::string& text) {
   return result;
 }
 
+TEST(Status, SaysWhyTheCacheDoesNotStore) {
+  json::value status = json::parse(kSample);
+  json::object& cache = status.at("cache").as_object();
+  cache["mode"] = "pass-through";
+  cache["mode_reason"] = "the disk is full: free it";
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("/var/cache/staithe  pass-through\n"));
+  EXPECT_THAT(text, HasSubstr("  the disk is full: free it\n"));
+}
+
 TEST(Status, ShowsDaemonCacheTrafficRegistriesAndFills) {
   EXPECT_EQ(render_status(json::parse(kSample), Style{}),
             R"(staithed 0.1.0  ready  pid 4242  up 3d 4h
