@@ -321,6 +321,8 @@ class Store {
   std::unordered_map<Digest, std::list<ManifestPtr>::iterator> manifests_;
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;
+  // Last, and so the first to go: blobs that outlive the store close their files themselves.
+  std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };
 
 // "read-write", "pass-through", "read-only".

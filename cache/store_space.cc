@@ -186,7 +186,9 @@ void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold)
 }
 
 void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
-  blob.close_by([&pool = disk_pool_, loop = loop_, hold = std::move(hold)](File file) {
+  blob.close_by([&pool = disk_pool_, alive = std::weak_ptr(alive_), loop = loop_,
+                 hold = std::move(hold)](File file) {
+    if (alive.expired()) return;
     asio::post(pool, [file = std::move(file), loop, hold]() mutable {
       {
         const File closed = std::move(file);

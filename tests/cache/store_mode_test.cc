@@ -232,16 +232,19 @@ TEST_F(StoreReplacedTest, NotEvenBeforeTheNextLook) {
 
 TEST_F(StoreReplacedTest, AFillThatWasUnderWayEndsWithoutAFileThere) {
   const std::string bytes = noise(100 * KiB, 7);
-  const auto writer = cellar_.begin(bytes);
+  auto writer = cellar_.begin(bytes);
   cellar_.append(*writer, bytes);
   std::filesystem::rename(cellar_.root(), elsewhere());
   std::filesystem::create_directory(cellar_.root());
   EXPECT_EQ(failure_of([&] { cellar_.run(writer->commit()); }), Errc::storage_failed);
   EXPECT_TRUE(cellar_.run(read_blob(writer->blob())) == bytes) << "its readers have it all";
+  const std::shared_ptr<Blob> outlives = writer->blob();
+  writer.reset();
   cellar_.settle();
   EXPECT_EQ(cellar_.files_in(cellar_.root()), 0u);
   cellar_.close();
   EXPECT_EQ(cellar_.files_in(cellar_.root()), 0u);
+  EXPECT_TRUE(outlives->file()) << "a reader may hold it longer than the store lives";
 }
 
 TEST_F(StoreModeTest, ALockThatIsRemovedIsNoticedToo) {
