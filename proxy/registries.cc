@@ -84,13 +84,12 @@ RegistryPtr Registries::find(const std::string& name) {
 }
 
 void Registries::use_identity(const std::string& name, const std::string& identity) {
-  const std::string own_name = find(name)->name();
   if (identity.empty()) {
-    identities_.erase(own_name);
+    identities_.erase(name);
   } else {
-    identities_[own_name] = identity;
+    identities_[find(name)->name()] = identity;
   }
-  registries_.erase(own_name);  // Requests under way hold theirs and end as they began.
+  registries_.erase(name);  // Requests under way hold theirs and end as they began.
 }
 
 void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {

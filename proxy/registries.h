@@ -72,8 +72,9 @@ class Registries {
   // `keep` is false (what their identities mean has changed); requests under way end as they began.
   void replace(std::vector<RegistrySettings> configured, bool keep);
 
-  // From now on requests for `name` use `identity` for all its repositories, or, if that is empty,
-  // what is configured. Throws as find().
+  // From now on requests for `name`, a registry's own name, use `identity` for all its
+  // repositories; throws as find() then. Or, if that is empty, what is configured; a reload may
+  // have taken the registry away meanwhile.
   void use_identity(const std::string& name, const std::string& identity);
 
   const std::map<std::string, RegistryPtr>& used() const { return registries_; }

@@ -7,6 +7,7 @@
 
 #include "cache/log.h"
 #include "tests/fake/house.h"
+#include "tests/proxy/auth/make_jwt.h"
 #include "tests/proxy/auth/world.h"
 
 namespace staithe::daemon {
@@ -101,6 +102,22 @@ TEST_F(EndingWatchTest, SaysSoOnceADayAndEveryTenMinutesOnTheLast) {
     world_.clock.advance(1min);
   }
   EXPECT_EQ(times("credential ends soon"), 1U + 6U);
+}
+
+// The watch must not end with it: nobody would be warned of anything any more.
+TEST_F(EndingWatchTest, ASignInMayEndAfterItsRegistryHasGone) {
+  const proxy::auth::Place contoso = proxy::auth::at({"https", "contoso.azurecr.io", 443});
+  const auto now = std::chrono::floor<std::chrono::seconds>(world_.clock.wall()).time_since_epoch();
+  const std::string token = proxy::auth::make_jwt(
+      R"({"iss":"Azure Container Registry","aud":"contoso.azurecr.io","exp":)" +
+      std::to_string(now.count() + 3600) + "}");
+  ASSERT_TRUE(identities_.sign_in(contoso, proxy::auth::Secret(token)));
+  registries_.use_identity(contoso.name, std::string(proxy::auth::Identities::signed_in));
+  registries_.replace({}, true);
+  world_.clock.advance(2h);
+  EXPECT_NO_THROW(watch_.look());
+  EXPECT_FALSE(identities_.is_signed_in(contoso.name));
+  EXPECT_THAT(logged(), HasSubstr("sign-in ended"));
 }
 
 TEST_F(EndingWatchTest, OfWhatHasEndedIsAnError) {
