@@ -167,7 +167,7 @@ asio::awaitable<void> Store::verify(std::shared_ptr<Blob> blob, std::uint64_t si
   const auto it = open_.find(digest);
   const bool current = it != open_.end() && it->second.lock() == blob;
   if (broken.empty()) {
-    if (current) catalog_.set_verified(digest);
+    if (current) catalog_.set_verified(digest, unix_now());
     blob->finish(size_bytes);
     co_return;
   }

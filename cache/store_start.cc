@@ -209,7 +209,7 @@ asio::awaitable<void> Store::reconcile() {
     if (!known || known->verified || growing_.contains(file.digest)) continue;
     if (good) {
       catalog_.set_size(file.digest, file.size_bytes);
-      catalog_.set_verified(file.digest);
+      catalog_.set_verified(file.digest, unix_now());
     } else {
       co_await set_aside(file.kind, file.digest, "its file has another size than was stored");
     }
