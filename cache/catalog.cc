@@ -218,6 +218,16 @@ const Catalog::Partial* Catalog::partial(const Digest& digest) const {
   return it == partials_.end() ? nullptr : &it->second;
 }
 
+void Catalog::cut_marks(const Digest& digest, std::size_t count) {
+  const auto it = partials_.find(digest);
+  if (it == partials_.end() || it->second.marks.size() <= count) return;
+  if (count == 0) return drop_partial(digest);
+  it->second.marks.resize(count, it->second.marks.front());
+  changes_.emplace_back(DropMarks{digest});
+  for (const Mark& mark : it->second.marks)
+    changes_.emplace_back(MarkRow{digest, it->second.number, mark.offset_bytes, mark.prefix});
+}
+
 void Catalog::drop_partial(const Digest& digest) {
   if (partials_.erase(digest) > 0) changes_.emplace_back(DropMarks{digest});
 }

@@ -88,6 +88,8 @@ class Catalog {
   // `number`. Another number begins the blob anew.
   void mark(const Digest& digest, std::uint64_t number, Mark mark);
   const Partial* partial(const Digest& digest) const;
+  // Only its first `count` marks are true.
+  void cut_marks(const Digest& digest, std::size_t count);
   void drop_partial(const Digest& digest);
   const std::unordered_map<Digest, Partial>& partials() const { return partials_; }
 

@@ -100,12 +100,6 @@ std::vector<std::string> Store::take_directory() {
   for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest})
     try_to([&] { disk_.sync_directory(layout_.kind(kind)); });
 
-  std::vector<std::string> leftovers;
-  try_to([&] {
-    disk_.list(layout_.partial(),
-               [&](const std::string& name, std::uint64_t) { leftovers.push_back(name); });
-  });
-  for (const std::string& name : leftovers) try_to([&] { disk_.remove(layout_.partial() / name); });
   try_to([&] {
     disk_.list(layout_.quarantine(), [&](const std::string& name, std::uint64_t size_bytes) {
       quarantine_.push_back({layout_.quarantine() / name, cost_bytes(size_bytes)});
