@@ -220,7 +220,10 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,
   if (!writable()) throw not_writable();
   co_await make_room(cost);
   auto reservation = std::make_unique<Reservation>(*this, cost);
-  co_await discard_partial(digest);
+  if (!co_await discard_partial(digest))
+    throw Failure(Errc::storage_failed, "what an earlier transfer of " + digest.to_string() +
+                                            " left in " + layout_.partial().string() +
+                                            " can neither be used nor removed");
   const std::uint64_t number = next_partial_++;
   const auto partial = layout_.partial(digest, number);
   bool preallocated = false;

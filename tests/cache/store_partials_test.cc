@@ -304,6 +304,13 @@ TEST_F(StorePartialsTest, AreReplacedByATransferThatBeginsAnew) {
   expect_figures_true();
 }
 
+TEST_F(StorePartialsTest, ThatCannotBeRemovedKeepATransferFromBeginningAnew) {
+  break_off(whole_, 300 * KiB);
+  cellar_.disk.fail(Call::remove, EIO);
+  EXPECT_EQ(failure_of([&] { cellar_.begin(whole_); }), Errc::storage_failed);
+  EXPECT_EQ(finish(whole_), 300 * KiB);
+}
+
 TEST_F(StorePartialsTest, CountForAsLongAsAReaderHasThem) {
   auto writer = begun(whole_, 300 * KiB);
   auto reader = writer->blob();
