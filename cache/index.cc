@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <span>
 #include <string_view>
 
 #include "cache/disk.h"
@@ -16,8 +17,8 @@ namespace staithe::cache {
 namespace {
 
 // The names that SQLite uses for one database.
-constexpr std::array<const char*, 4> database_files = {"index.db", "index.db-wal", "index.db-shm",
-                                                       "index.db-journal"};
+constexpr std::span<const char* const> database_files =
+    std::span(Index::file_names).first(Index::file_names.size() - 1);
 
 // A row beyond these was not written by us; arithmetic on what is within them cannot overflow.
 constexpr std::int64_t max_row_number = std::int64_t{1} << 60;
@@ -208,7 +209,7 @@ void Index::renew(const std::string& why) {
   database_.reset();
   set_aside_ = why;
   std::error_code ignored;
-  const auto kept = directory_ / "index.db.set-aside";
+  const auto kept = directory_ / file_names.back();
   std::filesystem::remove_all(kept, ignored);
   std::filesystem::rename(directory_ / database_files.front(), kept, ignored);
   // The old log belongs to the old file; replayed into a new one it would damage it.

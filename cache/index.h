@@ -10,6 +10,7 @@
 // Every call blocks: use it on the index pool, a pool of one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -93,6 +94,10 @@ using Change = std::variant<ObjectRow, LinkRow, TagRow, MarkRow, PinRow, DropObj
 
 class Index {
  public:
+  // The files in its directory that are its own, or may be.
+  static constexpr std::array<const char*, 5> file_names = {
+      "index.db", "index.db-wal", "index.db-shm", "index.db-journal", "index.db.set-aside"};
+
   struct Contents {
     std::vector<ObjectRow> objects;
     std::vector<LinkRow> links;
