@@ -127,6 +127,16 @@ class Store {
     std::string mode_reason;  // a sentence; empty while the mode is read_write
   };
   Stats stats() const;
+  // The first `most` objects that would go if room were needed now, in that order; without those
+  // that must stay: being read or written, pinned.
+  struct NextVictim {
+    Digest digest;
+    ObjectKind kind;
+    std::uint64_t bytes;                  // what removing it gives back
+    std::int64_t last_used_unix_seconds;  // 0 if that is not known
+    bool is_protected;                    // or on probation; see eviction.h
+  };
+  std::vector<NextVictim> next_victims(std::size_t most) const;
   const std::filesystem::path& directory() const { return layout_.root(); }
   asio::thread_pool& disk_pool() { return disk_pool_; }
   Disk& disk() { return disk_; }

@@ -70,6 +70,7 @@ asio::awaitable<void> Store::measure_space() {
     return disk_.space(layout_.root());
   });
   if (space) space_ = *space;
+  catalog_.set_allowed_bytes(allowed_bytes(budget_, used_bytes(), space_.free_bytes));
   judge_mode();
 }
 
@@ -124,6 +125,23 @@ asio::awaitable<void> Store::shrink() {
         std::numeric_limits<std::uint64_t>::max());
     if (victims.empty() || !co_await evict(std::move(victims))) co_return;
   }
+}
+
+std::vector<Store::NextVictim> Store::next_victims(std::size_t most) const {
+  std::vector<NextVictim> next;
+  if (most == 0) return next;
+  for (const Candidate& candidate :
+       catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); })) {
+    if (!candidate.evictable) continue;
+    const Catalog::Object& object = *catalog_.find(candidate.digest);
+    next.push_back({.digest = candidate.digest,
+                    .kind = object.kind,
+                    .bytes = candidate.bytes,
+                    .last_used_unix_seconds = object.used_unix_seconds,
+                    .is_protected = object.reused});
+    if (next.size() == most) break;
+  }
+  return next;
 }
 
 bool Store::evictable(const Digest& digest) const {
