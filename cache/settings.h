@@ -1,6 +1,7 @@
 // What the cache is told at start ([cache] of the configuration): checked values.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 
@@ -21,6 +22,8 @@ struct Settings {
   std::filesystem::path directory;
   Size max_size{.share = 0.80};
   Size min_free{.share = 0.05};
+  // Each object is read and verified once in it; 0: never in the background.
+  std::chrono::milliseconds scrub_interval = std::chrono::days(7);
 };
 
 }  // namespace staithe::cache

@@ -130,8 +130,11 @@ class Cellar {
   void make() {
     store = std::make_unique<Store>(
         io.get_executor(),
-        Settings{.directory = root(), .max_size = max_size_, .min_free = min_free}, disk, clock,
-        [this](std::string_view event, std::string_view sentence) {
+        Settings{.directory = root(),
+                 .max_size = max_size_,
+                 .min_free = min_free,
+                 .scrub_interval = scrub_interval},
+        disk, clock, [this](std::string_view event, std::string_view sentence) {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
         });
   }
@@ -305,7 +308,7 @@ class Cellar {
 
  private:
   static constexpr int disk_threads = 4;
-  static constexpr std::size_t background_sleepers = 2;  // the index and the bounds
+  static constexpr std::size_t background_sleepers = 3;  // the index, the bounds, the scrub
 
   asio::awaitable<void> fill_with(Digest digest, std::string bytes, bool known_size) {
     const auto writer =
@@ -323,6 +326,7 @@ class Cellar {
   fake::ManualClock clock{io};
   fake::Disk disk;
   Size min_free{};
+  std::chrono::milliseconds scrub_interval{0};
   std::vector<std::string> reports;
   std::unique_ptr<Store> store;
 
