@@ -273,6 +273,7 @@ class Store {
   asio::awaitable<void> reconcile();
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
+  asio::awaitable<std::vector<Change>> changes_for_index();
   asio::awaitable<void> write_index();
 
   asio::any_io_executor loop_;

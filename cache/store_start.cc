@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <utility>
 
@@ -20,6 +22,8 @@ namespace {
 
 // Of the 256 directories of one kind, how many are listed in one step of a start.
 constexpr unsigned listed_at_once = 16;
+// How many objects are looked at before the loop serves others.
+constexpr std::size_t objects_at_once = 2048;
 constexpr std::array<std::string_view, 2> algorithm_names = {"sha256", "sha512"};
 
 std::string hex_byte(unsigned value) {
@@ -136,7 +140,11 @@ asio::awaitable<void> Store::reconcile() {
     std::uint64_t size_bytes;
   };
   std::unordered_set<Digest> unseen;
-  for (const Digest& digest : catalog_.digests()) unseen.insert(digest);
+  for (const Digest& digest : catalog_.digests()) {
+    unseen.insert(digest);
+    // With 100,000 of them others would wait for long.
+    if (unseen.size() % objects_at_once == 0) co_await asio::post(loop_, asio::use_awaitable);
+  }
   std::vector<Found> of_other_kind;
   std::vector<Found> of_other_size;
   std::size_t found = 0;
