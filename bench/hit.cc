@@ -49,27 +49,6 @@ struct Options {
   std::string directory;
 };
 
-// A directory for everything that is written; goes with what is in it.
-class Scratch {
- public:
-  explicit Scratch(const std::filesystem::path& parent) {
-    std::string name = parent / "staithe-bench-XXXXXX";
-    if (!::mkdtemp(name.data()))
-      throw Failure(Errc::storage_failed, "cannot create " + name + ": " + describe_errno(errno));
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 // One row of the question: what is asked, by how many at once, and which figures count.
 struct Step {
   std::string name;

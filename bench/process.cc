@@ -172,6 +172,18 @@ std::string Process::log_tail() const {
   return text.size() > tail_bytes ? text.substr(text.size() - tail_bytes) : text;
 }
 
+Scratch::Scratch(const std::filesystem::path& parent) {
+  std::string name = parent / "staithe-bench-XXXXXX";
+  if (!::mkdtemp(name.data()))
+    throw Failure(Errc::storage_failed, "cannot create " + name + ": " + describe_errno(errno));
+  path_ = name;
+}
+
+Scratch::~Scratch() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
 std::string output_of(const std::string& command) {
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(command.c_str(), "re"), ::pclose);
   if (!pipe) return {};

@@ -46,6 +46,19 @@ class Process {
   pid_t pid_ = -1;
 };
 
+// A directory of its own below `parent`, removed with all that is in it when this goes.
+class Scratch {
+ public:
+  explicit Scratch(const std::filesystem::path& parent);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 // The standard output of a command, for versions; empty if it cannot be run.
 std::string output_of(const std::string& command);
 

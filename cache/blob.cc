@@ -47,4 +47,11 @@ void Blob::fail(Error error) {
   changed_.notify_all();
 }
 
+void Blob::condemn(Error error) {
+  assert(whole_);
+  whole_ = false;
+  ready_bytes_ = 0;
+  fail(std::move(error));
+}
+
 }  // namespace staithe::cache

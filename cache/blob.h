@@ -10,6 +10,8 @@
 // | whole    | everything                   | the last owner lets go                         |
 // | failed   | nothing more                 | readers drop their connections                 |
 //
+// A whole blob fails only if its file is found damaged later, by condemn().
+//
 // The end is held back until the digest has matched, so that no client can receive a wrong blob
 // that looks complete. Lives on the loop: no member may be called from another thread.
 #pragma once
@@ -57,6 +59,9 @@ class Blob {
   void finish(std::uint64_t size_bytes);
   // Writer: no more will come.
   void fail(Error error);
+  // The file of a whole blob has turned out to be damaged: nothing of it may be read any more. Who
+  // is reading it fails at the next wait_past().
+  void condemn(Error error);
   const std::optional<Error>& error() const { return error_; }
 
   // Has the file closed by this instead of here on the loop: the last close of a removed file gives

@@ -313,9 +313,10 @@ void Catalog::forget_pin(const PinName& name) {
 
 std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.end()}; }
 
-std::vector<Change> Catalog::take_changes() {
+std::vector<Change> Catalog::take_changes(std::size_t most) {
   std::vector<Change> changes;
-  changes.reserve(noted_.size() + changes_.size());
+  const bool all = noted_.size() <= most;
+  changes.reserve(std::min(noted_.size(), most) + (all ? changes_.size() : 0));
   // Drops come first: an object dropped and added again must end up there. Links follow objects, in
   // the order noted.
   std::vector<Change> others;
@@ -326,10 +327,16 @@ std::vector<Change> Catalog::take_changes() {
       others.push_back(std::move(change));
     }
   }
-  for (const Digest& digest : noted_) {
-    const auto it = objects_.find(digest);
+  for (std::size_t i = 0; i < most && !noted_.empty(); ++i) {
+    const auto it = objects_.find(noted_.back());
+    noted_.pop_back();
     if (it == objects_.end() || !std::exchange(it->second.noted, false)) continue;
-    changes.emplace_back(row(digest, it->second.object));
+    changes.emplace_back(row(it->first, it->second.object));
+  }
+  changes_.clear();
+  if (!all) {
+    changes_ = std::move(others);
+    return changes;
   }
   for (Change& change : others) {
     // A link noted before its object was dropped went with it.
@@ -338,19 +345,35 @@ std::vector<Change> Catalog::take_changes() {
       continue;
     changes.push_back(std::move(change));
   }
+  return changes;
+}
+
+void Catalog::forget_changes() {
+  for (const Digest& digest : noted_)
+    if (const auto it = objects_.find(digest); it != objects_.end()) it->second.noted = false;
   noted_.clear();
   changes_.clear();
-  return changes;
 }
 
 std::vector<Change> Catalog::everything() const {
   std::vector<Change> changes;
-  for (const auto& [digest, entry] : objects_) {
-    changes.emplace_back(row(digest, entry.object));
-    for (const Link& link : entry.links)
+  add_objects(digests(), changes);
+  add_others(changes);
+  return changes;
+}
+
+void Catalog::add_objects(std::span<const Digest> digests, std::vector<Change>& changes) const {
+  for (const Digest& digest : digests) {
+    const auto it = objects_.find(digest);
+    if (it == objects_.end()) continue;
+    changes.emplace_back(row(digest, it->second.object));
+    for (const Link& link : it->second.links)
       changes.emplace_back(
           LinkRow{repositories_[link.repository], digest, link.checked_unix_seconds});
   }
+}
+
+void Catalog::add_others(std::vector<Change>& changes) const {
   for (const auto& [key, tag] : tags_) {
     const std::size_t end = key.find('\n');
     changes.emplace_back(
@@ -364,7 +387,6 @@ std::vector<Change> Catalog::everything() const {
     for (const Digest& digest : needs)
       changes.emplace_back(PinRow{name.repository, name.reference, digest});
   }
-  return changes;
 }
 
 Catalog::RepositoryId Catalog::intern(std::string_view repository) {

@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <ranges>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -133,10 +134,18 @@ class Catalog {
   // All objects, in the same order.
   std::vector<Digest> digests() const;
 
-  // The changes since the last call, for the index.
-  std::vector<Change> take_changes();
+  // The changes since the last call, for the index. With more than `most` objects among them only
+  // the rows of so many, and what must come before them: the rest is for further calls, whose
+  // changes follow these.
+  std::vector<Change> take_changes(std::size_t most = std::numeric_limits<std::size_t>::max());
+  bool has_changes() const { return !noted_.empty() || !changes_.empty(); }
+  // For an index that is going to be written from everything.
+  void forget_changes();
   // As changes, everything: for an index that was begun anew.
   std::vector<Change> everything() const;
+  // The same in two parts: these objects with their links, and what belongs to no object.
+  void add_objects(std::span<const Digest> digests, std::vector<Change>& changes) const;
+  void add_others(std::vector<Change>& changes) const;
 
  private:
   using RepositoryId = std::uint32_t;

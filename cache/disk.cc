@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -116,6 +117,20 @@ std::size_t PosixDisk::read(const File& file, std::span<char> bytes, std::uint64
     if (n == 0) break;
     done += static_cast<std::size_t>(n);
   }
+  return done;
+}
+
+std::size_t PosixDisk::read_once(const File& file, std::span<char> bytes, std::uint64_t offset) {
+  // Without reading ahead, or the next piece would always seem to be in memory already.
+  ::posix_fadvise(file.fd(), 0, 0, POSIX_FADV_RANDOM);
+  const iovec target{.iov_base = bytes.data(), .iov_len = bytes.size()};
+  const ssize_t n = ::preadv2(file.fd(), &target, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  const std::size_t in_memory = n > 0 ? static_cast<std::size_t>(n) : 0;
+  if (in_memory == bytes.size()) return in_memory;
+  const std::size_t done = read(file, bytes, offset);
+  if (done > in_memory)
+    ::posix_fadvise(file.fd(), static_cast<off_t>(offset + in_memory),
+                    static_cast<off_t>(done - in_memory), POSIX_FADV_DONTNEED);
   return done;
 }
 

@@ -63,6 +63,11 @@ class Disk {
   virtual void write(const File& file, std::span<const char> bytes, std::uint64_t offset) = 0;
   // Up to `bytes.size()` bytes from `offset`; fewer only at the end of the file.
   virtual std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) = 0;
+  // The same for bytes that nobody is expected to want again soon: what of them was not in memory
+  // before is not kept there, so that it does not take the place of what others read.
+  virtual std::size_t read_once(const File& file, std::span<char> bytes, std::uint64_t offset) {
+    return read(file, bytes, offset);
+  }
 
   // Never called again for a file for which it failed: the kernel forgets the error.
   virtual void sync(const File& file) = 0;
@@ -94,6 +99,7 @@ class PosixDisk final : public Disk {
   bool preallocate(const File& file, std::uint64_t bytes) override;
   void write(const File& file, std::span<const char> bytes, std::uint64_t offset) override;
   std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) override;
+  std::size_t read_once(const File& file, std::span<char> bytes, std::uint64_t offset) override;
   void sync(const File& file) override;
   void sync_directory(const std::filesystem::path& directory) override;
   void rename(const std::filesystem::path& from, const std::filesystem::path& to) override;

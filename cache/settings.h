@@ -1,6 +1,7 @@
 // What the cache is told at start ([cache] of the configuration): checked values.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 
@@ -26,6 +27,8 @@ struct Settings {
   std::uint64_t mark_every_bytes = std::uint64_t{16} << 20;
   // A transfer that broke off before that begins anew: a request to ask costs as much.
   std::uint64_t least_kept_bytes = std::uint64_t{1} << 20;
+  // Each object is read and verified once in it; 0: never in the background.
+  std::chrono::milliseconds scrub_interval = std::chrono::days(7);
 };
 
 }  // namespace staithe::cache

@@ -13,8 +13,6 @@ namespace {
 
 // Files held open for the next hit, of the 1,024 descriptors that a process has by default.
 constexpr std::size_t max_kept_open = 256;
-// One step of hashing a stored blob.
-constexpr std::size_t verify_step_bytes = 1024 * 1024;
 // A wall clock is set back by this much in normal operation; what comes from a later time than that
 // has an age that nobody knows.
 constexpr std::int64_t max_clock_correction_seconds = 300;
@@ -29,7 +27,8 @@ Store::Store(asio::any_io_executor loop, Settings settings, Disk& disk, Clock& c
       report_(report),
       layout_(settings_.directory),
       tasks_(loop, report),
-      left_(loop) {}
+      left_(loop),
+      scrub_(*this, settings_.scrub_interval) {}
 
 Store::~Store() { assert(growing_.empty()); }
 
@@ -51,6 +50,7 @@ asio::awaitable<void> Store::open() {
   tasks_.spawn("reconcile", reconcile());
   tasks_.spawn("index", keep_index_written());
   tasks_.spawn("bounds", keep_within_bounds());
+  tasks_.spawn("scrub", scrub_.run());
 }
 
 void Store::set_bounds(Size max_size, Size min_free) {
@@ -61,6 +61,7 @@ void Store::set_bounds(Size max_size, Size min_free) {
 asio::awaitable<void> Store::close() {
   tasks_.cancel();
   co_await tasks_.join();
+  scrub_.close();
   index_retry_ = {};
   co_await offload(disk_pool_, [this] { return in_place(); });
   co_await write_index();
@@ -79,6 +80,7 @@ const Catalog::Object* Store::stored(ObjectKind kind, const Digest& digest) cons
 }
 
 asio::awaitable<std::shared_ptr<Blob>> Store::find(Digest digest) {
+  ++uses_;
   const auto at_hand = [&]() -> std::shared_ptr<Blob> {
     if (const auto it = growing_.find(digest); it != growing_.end()) return it->second;
     const auto it = open_.find(digest);
@@ -143,23 +145,14 @@ std::optional<std::uint64_t> Store::size_of_blob(const Digest& digest) const {
 asio::awaitable<void> Store::verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes) {
   // To its readers a blob being verified is one that grows: they follow the hash.
   const Digest digest = blob->digest();
-  Hasher hasher(digest.algorithm());
-  std::uint64_t done = 0;
+  const Pace steps{.pool = disk_pool_,
+                   .between = [&](std::uint64_t done_bytes) -> asio::awaitable<bool> {
+                     if (done_bytes < size_bytes) blob->grow(done_bytes);
+                     co_return true;
+                   }};
   std::string broken;
   try {
-    while (done < size_bytes) {
-      const std::size_t n = co_await offload(disk_pool_, [&] {
-        // One buffer per thread of the pool, however many blobs are verified at once.
-        static thread_local std::vector<char> piece(verify_step_bytes);
-        const std::size_t got = disk_.read(blob->file(), piece, done);
-        hasher.update(std::span(piece).first(got));
-        return got;
-      });
-      if (n == 0) break;
-      done += n;
-      if (done < size_bytes) blob->grow(done);
-    }
-    if (done != size_bytes || hasher.digest() != digest)
+    if (co_await true_size(blob->file(), digest, steps) != size_bytes)
       broken = "its bytes do not have its digest any more";
   } catch (const Failure& failure) {
     broken = failure.what();

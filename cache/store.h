@@ -39,6 +39,7 @@
 #include "cache/layout.h"
 #include "cache/manifest.h"
 #include "cache/offload.h"
+#include "cache/scrub.h"
 #include "cache/settings.h"
 #include "cache/task_group.h"
 
@@ -66,6 +67,9 @@ class Store {
 
   // Other bounds from now on (a reload); what is too much goes within the next seconds.
   void set_bounds(Size max_size, Size min_free);
+  // Verifies in the background what nobody reads; see there.
+  Scrub& scrub() { return scrub_; }
+  const Scrub& scrub() const { return scrub_; }
   // True once index and files have been compared.
   bool reconciled() const { return reconciled_; }
 
@@ -143,6 +147,7 @@ class Store {
 
  private:
   friend class BlobWriter;
+  friend class Scrub;
 
   // Space that a writer may use; gives it back when it goes.
   class Reservation {
@@ -287,11 +292,24 @@ class Store {
   // `there`: a file of it was there at the start and stays if it is good.
   asio::awaitable<void> store_manifest(ManifestPtr manifest, bool there);
   // From disk. What is damaged is set aside.
-  asio::awaitable<ManifestPtr> read_manifest(Digest digest);
+  asio::awaitable<ManifestPtr> read_manifest(Digest digest, Checked* checked = nullptr);
   // Both on the disk pool. Of a file too large to be a manifest's the record is empty.
   std::string read_record(const File& file);
   bool has_record(const Digest& digest, std::string_view record);
   asio::awaitable<void> verify(std::shared_ptr<Blob> blob, std::uint64_t size_bytes);
+  // How a file is read through.
+  struct Pace {
+    asio::thread_pool& pool;
+    bool once = false;  // nobody is expected to want its bytes soon
+    // Awaited between two steps, with the bytes read so far; false ends it. May be empty.
+    std::function<asio::awaitable<bool>(std::uint64_t done_bytes)> between = {};
+  };
+  // How many bytes the file has, if they are those of the digest; none if that was ended, too.
+  // Throws Failure if it cannot be read.
+  asio::awaitable<std::optional<std::uint64_t>> true_size(const File& file, Digest digest,
+                                                          const Pace& pace);
+  // Reads what is stored and says what it is; what is damaged is set aside.
+  asio::awaitable<Checked> check(Digest digest, const Pace& pace);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
   // Removes all but the newest `keep` of the files that were set aside. False if there were more
   // and none of them could be removed; what could not stays counted.
@@ -302,10 +320,9 @@ class Store {
   void forget_manifest(const Digest& digest);
 
   asio::awaitable<void> reconcile();
-  // Reads the whole file.
-  asio::awaitable<bool> intact(Digest digest);
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
+  asio::awaitable<std::vector<Change>> changes_for_index();
   asio::awaitable<void> write_index();
   asio::awaitable<void> apply_in_batches(std::vector<Change> changes);
 
@@ -368,6 +385,7 @@ class Store {
   std::uint64_t quarantine_bytes_ = 0;
   std::uint64_t quarantined_ = 0;
   std::uint64_t next_partial_ = 0;
+  std::uint64_t uses_ = 0;  // counts on with every use, for those who are to stand back
 
   std::unordered_map<Digest, std::shared_ptr<Blob>> growing_;
   // Blobs that somebody reads, and, of the rest, the files used last, to spare an open() per hit.
@@ -378,6 +396,7 @@ class Store {
   std::unordered_map<Digest, std::list<ManifestPtr>::iterator> manifests_;
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;
+  Scrub scrub_;
   // Last, and so the first to go: blobs that outlive the store close their files themselves.
   std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };

@@ -1,6 +1,9 @@
 // The store and its index: read at the start, written behind.
 #include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "cache/offload.h"
@@ -21,6 +24,8 @@ constexpr std::size_t changes_at_once = 64;
 // What a row takes in a new index and in its log together: some 150 bytes in either, in pages that
 // are two thirds full.
 constexpr std::uint64_t rewritten_bytes = 512;
+// What is looked at before the loop serves others: a millisecond or two.
+constexpr std::size_t objects_at_once = 2048;
 
 }  // namespace
 
@@ -54,24 +59,54 @@ asio::awaitable<void> Store::keep_index_written() {
   }
 }
 
+// What the index is to be told, gathered in steps, since for 100,000 objects it takes long.
+asio::awaitable<std::vector<Change>> Store::changes_for_index() {
+  std::vector<Change> changes;
+  if (index_behind_) {
+    // What changes meanwhile is noted anew and follows with the next writing.
+    catalog_.forget_changes();
+    const std::vector<Digest> digests = catalog_.digests();
+    for (std::size_t i = 0; i < digests.size(); i += objects_at_once) {
+      co_await asio::post(loop_, asio::use_awaitable);
+      const std::span rest = std::span(digests).subspan(i);
+      catalog_.add_objects(rest.first(std::min(rest.size(), objects_at_once)), changes);
+    }
+    catalog_.add_others(changes);
+    co_return changes;
+  }
+  changes = catalog_.take_changes(objects_at_once);
+  try {
+    while (catalog_.has_changes()) {
+      co_await asio::post(loop_, asio::use_awaitable);
+      std::ranges::move(catalog_.take_changes(objects_at_once), std::back_inserter(changes));
+    }
+  } catch (...) {  // We are stopping, and what was taken is lost.
+    index_behind_ = true;
+    throw;
+  }
+  co_return changes;
+}
+
 asio::awaitable<void> Store::write_index() {
-  std::vector<Change> changes = catalog_.take_changes();
   if (lost_) {  // Whose index stands there now is not known.
+    catalog_.forget_changes();
     index_behind_ = true;
     co_return;
   }
-  if (!index_behind_ && changes.empty()) co_return;
-  if (index_behind_) {
-    if (clock_.now() < index_retry_) co_return;
-    changes = catalog_.everything();
+  if (!index_behind_ && !catalog_.has_changes()) co_return;
+  if (index_behind_ && clock_.now() < index_retry_) {
+    catalog_.forget_changes();
+    co_return;
   }
+  std::vector<Change> changes = co_await changes_for_index();
   std::string sentence;
   try {
     if (index_behind_) {
       co_await make_room(changes.size() * rewritten_bytes);
       index_bytes_ = co_await offload(index_pool_, [&] {
+        const std::vector<Change> taken = std::move(changes);  // freed here, not on the loop
         if (!index_) index_ = std::make_unique<Index>(layout_.root());
-        index_->rewrite(changes);
+        index_->rewrite(taken);
         return measure_index();
       });
     } else {
@@ -80,6 +115,9 @@ asio::awaitable<void> Store::write_index() {
     index_behind_ = false;
   } catch (const Failure& failure) {
     sentence = failure.what();
+  } catch (...) {  // We are stopping, and what was taken is lost.
+    index_behind_ = true;
+    throw;
   }
   if (sentence.empty()) co_return;
   index_retry_ = clock_.now() + index_retry_interval;

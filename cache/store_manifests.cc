@@ -14,6 +14,7 @@ constexpr std::uint64_t max_manifest_bytes = 32 * 1024 * 1024;
 }  // namespace
 
 asio::awaitable<ManifestPtr> Store::manifest(Digest digest) {
+  ++uses_;
   if (const auto it = manifests_.find(digest); it != manifests_.end()) {
     manifest_order_.splice(manifest_order_.begin(), manifest_order_, it->second);
     catalog_.touch(digest, unix_now());
@@ -27,7 +28,11 @@ asio::awaitable<ManifestPtr> Store::manifest(Digest digest) {
   co_return manifest;
 }
 
-asio::awaitable<ManifestPtr> Store::read_manifest(Digest digest) {
+asio::awaitable<ManifestPtr> Store::read_manifest(Digest digest, Checked* checked) {
+  const auto say = [&](Condition condition, std::string_view why = {}) {
+    if (checked) *checked = {condition, std::string(why)};
+  };
+  say(Condition::replaced);
   if (!stored(ObjectKind::manifest, digest)) co_return nullptr;
   std::string record;
   bool opened = false;
@@ -47,22 +52,27 @@ asio::awaitable<ManifestPtr> Store::read_manifest(Digest digest) {
   if (const auto it = storing_.find(digest); it != storing_.end()) co_return it->second;
   if (!stored(ObjectKind::manifest, digest)) co_return nullptr;  // Evicted meanwhile.
   if (!opened) {  // As for blobs: nothing is known against the file.
+    say(Condition::unreadable, broken);
     report_("manifest not opened", broken);
     co_return nullptr;
   }
   if (!there) {
+    say(Condition::gone);
     catalog_.drop(digest);
     co_return nullptr;
   }
+  say(Condition::failing, broken);
   if (broken.empty()) {
     auto manifest = from_record(digest, record);
     if (manifest) {
       if (catalog_.find(digest)->size_bytes != record.size())
         catalog_.set_size(digest, record.size());
       catalog_.set_verified(digest, unix_now());
+      say(Condition::good);
       co_return std::make_shared<const Manifest>(std::move(*manifest));
     }
     broken = manifest.error().detail;
+    say(Condition::damaged, broken);
   }
   co_await set_aside(ObjectKind::manifest, digest, broken);
   co_return nullptr;

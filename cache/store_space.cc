@@ -273,6 +273,10 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
   const Catalog::Object* object = catalog_.find(digest);
   if (!object || leaving_.contains(digest)) co_return;
   std::uint64_t size_bytes = object->size_bytes;
+  if (const auto it = open_.find(digest); it != open_.end())
+    if (const auto blob = it->second.lock(); blob && blob->whole())
+      blob->condemn({Errc::storage_failed, "the stored blob " + digest.to_string() +
+                                               " is damaged and was set aside; pull again"});
   forget_open(digest);
   catalog_.drop(digest);
   ++quarantined_;

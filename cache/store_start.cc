@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <utility>
 
@@ -20,8 +22,9 @@ namespace {
 
 // Of the 256 directories of one kind, how many are listed in one step of a start.
 constexpr unsigned listed_at_once = 16;
-// One step of hashing a file whose size is in doubt.
-constexpr std::size_t read_step_bytes = 1024 * 1024;
+// How many objects are looked at before the loop serves others.
+constexpr std::size_t objects_at_once = 2048;
+
 std::string hex_byte(unsigned value) {
   static constexpr char digits[] = "0123456789abcdef";
   return {digits[value >> 4], digits[value & 15]};
@@ -120,7 +123,11 @@ asio::awaitable<void> Store::reconcile() {
     std::uint64_t size_bytes;
   };
   std::unordered_set<Digest> unseen;
-  for (const Digest& digest : catalog_.digests()) unseen.insert(digest);
+  for (const Digest& digest : catalog_.digests()) {
+    unseen.insert(digest);
+    // With 100,000 of them others would wait for long.
+    if (unseen.size() % objects_at_once == 0) co_await asio::post(loop_, asio::use_awaitable);
+  }
   std::vector<Found> of_other_kind;
   std::vector<Found> of_other_size;
   std::size_t found = 0;
@@ -185,19 +192,8 @@ asio::awaitable<void> Store::reconcile() {
   }
   // Damaged, or the index is older than the file: its bytes decide.
   for (const Found& file : of_other_size) {
-    if (file.kind == ObjectKind::manifest) {
-      co_await read_manifest(file.digest);
-      continue;
-    }
-    const bool good = co_await intact(file.digest);
-    const Catalog::Object* known = stored(ObjectKind::blob, file.digest);
-    if (!known || known->verified || growing_.contains(file.digest)) continue;
-    if (good) {
-      catalog_.set_size(file.digest, file.size_bytes);
-      catalog_.set_verified(file.digest, unix_now());
-    } else {
-      co_await set_aside(file.kind, file.digest, "its file has another size than was stored");
-    }
+    const Pace steps{.pool = disk_pool_};
+    co_await check(file.digest, steps);
   }
   // What could not be listed may be there.
   if (!sentence.empty()) unseen.clear();
@@ -217,28 +213,6 @@ asio::awaitable<void> Store::reconcile() {
     report_("reconciled", std::to_string(found) + " files were not in the index and " +
                               std::to_string(gone) + " rows had no file");
   co_await shrink();
-}
-
-asio::awaitable<bool> Store::intact(Digest digest) {
-  try {
-    const File file = co_await offload(
-        disk_pool_, [&] { return disk_.open(layout_.object(ObjectKind::blob, digest)); });
-    if (!file) co_return false;
-    Hasher hasher(digest.algorithm());
-    std::string piece(read_step_bytes, '\0');
-    std::uint64_t done = 0;
-    for (;;) {
-      const std::size_t n = co_await offload(disk_pool_, [&] {
-        const std::size_t got = disk_.read(file, piece, done);
-        hasher.update(std::span(std::as_const(piece)).first(got));
-        return got;
-      });
-      if (n == 0) co_return hasher.digest() == digest;
-      done += n;
-    }
-  } catch (const Failure&) {
-    co_return false;
-  }
 }
 
 }  // namespace staithe::cache

@@ -129,6 +129,29 @@ std::string render_next_victims(const Reader& victims, const Style& style) {
   return table(rows, kIndent, style);
 }
 
+// How far the background verification is, in one line; nothing from a daemon that has none.
+std::string render_scrub(const Reader& scrub, const Style& style) {
+  const std::string state = scrub["state"].text();
+  if (state.empty()) return {};
+  std::vector<Span> line{{"scrub " + state, state == "off" ? Tone::caution : Tone::plain}};
+  const bool running = state == "running" || state == "yielding";
+  if (running) {
+    const double total = scrub["total_bytes"].number();
+    line.push_back({percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
+    line.push_back(
+        {scrub["objects"].count() + " of " + scrub["total_objects"].count() + " objects"});
+    line.push_back({"since " + show_seconds(scrub["began_seconds_ago"].number())});
+  } else if (scrub["ended_seconds_ago"].is_number()) {
+    line.push_back({"last one " + show_seconds(scrub["ended_seconds_ago"].number()) + " ago"});
+    line.push_back({scrub["objects"].count() + " objects"});
+  }
+  if (running || scrub["ended_seconds_ago"].is_number())
+    line.push_back(counted(scrub["damaged"], "damaged", Tone::caution));
+  if (scrub["next_in_seconds"].is_number())
+    line.push_back({"next look in " + show_seconds(scrub["next_in_seconds"].number())});
+  return flow(line, kIndent, style);
+}
+
 std::string render_cache(const Reader& cache, const Style& style) {
   const std::string mode = cache["mode"].text();
   const double bytes = cache["bytes"].number();
@@ -147,7 +170,8 @@ std::string render_cache(const Reader& cache, const Style& style) {
                 counted(cache["evicted"], "evicted", Tone::plain),
                 counted(cache["quarantined"], "quarantined", Tone::caution)},
                kIndent, style);
-  return text + render_next_victims(cache["next_victims"], style);
+  return text + render_scrub(cache["scrub"], style) +
+         render_next_victims(cache["next_victims"], style);
 }
 
 std::string render_traffic(const Reader& traffic, const Style& style) {

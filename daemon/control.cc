@@ -112,6 +112,26 @@ json::array describe(const proxy::Fills& fills) {
   return all;
 }
 
+// Instants become seconds from now, since nobody else has this clock.
+json::object describe(const cache::Scrub& scrub, Instant now) {
+  const auto figures = scrub.figures();
+  const auto seconds_ahead = [&](const std::optional<Instant>& then, int sign) {
+    if (!then) return json::value(nullptr);
+    const auto ahead = std::chrono::duration_cast<std::chrono::seconds>(*then - now);
+    return json::value(std::max<std::int64_t>(sign * ahead.count(), 0));
+  };
+  return {{"state", to_string(figures.state)},
+          {"objects", figures.pass.objects},
+          {"total_objects", figures.pass.total_objects},
+          {"bytes", figures.pass.bytes},
+          {"total_bytes", figures.pass.total_bytes},
+          {"damaged", figures.pass.damaged},
+          {"unreadable", figures.pass.unreadable},
+          {"began_seconds_ago", seconds_ahead(figures.began, -1)},
+          {"ended_seconds_ago", seconds_ahead(figures.ended, -1)},
+          {"next_in_seconds", seconds_ahead(figures.next, 1)}};
+}
+
 std::uint64_t fetched_bytes(const proxy::Registries& registries) {
   std::uint64_t bytes = 0;
   for (const auto& [name, registry] : registries.used()) {
@@ -152,36 +172,39 @@ json::object Control::status() const {
   const auto hit_ratio = traffic.hit_ratio();
   json::array listen;
   for (const std::string& address : addresses_) listen.emplace_back(address);
-  return {{"version", STAITHE_VERSION},
-          {"pid", ::getpid()},
-          {"uptime_seconds", uptime.count()},
-          {"state", to_string(state_)},
-          {"listen", std::move(listen)},
-          {"cache", json::object{{"directory", sources_.store.directory().string()},
-                                 {"bytes", stats.bytes},
-                                 {"max_bytes", stats.max_bytes},
-                                 {"free_bytes", stats.free_bytes},
-                                 {"blobs", stats.blobs},
-                                 {"manifests", stats.manifests},
-                                 {"evicted", stats.evicted},
-                                 {"quarantined", stats.quarantined},
-                                 {"mode", cache::to_string(stats.mode)},
-                                 {"mode_reason", stats.mode_reason},
-                                 {"next_victims", std::move(next_victims)}}},
-          {"traffic", json::object{{"requests", traffic.requests},
-                                   {"hits", traffic.hits},
-                                   {"misses", traffic.misses},
-                                   {"collapsed", traffic.collapsed},
-                                   {"stale", traffic.stale},
-                                   {"errors", traffic.errors},
-                                   {"denied", sources_.access.denied()},
-                                   {"hit_ratio", json::value_from(hit_ratio)},
-                                   {"bytes_served", traffic.bytes_served},
-                                   {"bytes_saved", traffic.bytes_saved},
-                                   {"bytes_fetched", fetched_bytes(sources_.registries)}}},
-          {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
-          {"registries", describe(sources_.config, sources_.registries)},
-          {"fills", describe(sources_.fills)}};
+  return {
+      {"version", STAITHE_VERSION},
+      {"pid", ::getpid()},
+      {"uptime_seconds", uptime.count()},
+      {"state", to_string(state_)},
+      {"listen", std::move(listen)},
+      {"cache", json::object{{"directory", sources_.store.directory().string()},
+                             {"bytes", stats.bytes},
+                             {"max_bytes", stats.max_bytes},
+                             {"free_bytes", stats.free_bytes},
+                             {"blobs", stats.blobs},
+                             {"manifests", stats.manifests},
+                             {"evicted", stats.evicted},
+                             {"quarantined", stats.quarantined},
+                             {"mode", cache::to_string(stats.mode)},
+                             {"mode_reason", stats.mode_reason},
+                             {"next_victims", std::move(next_victims)},
+                             {"reconciled", sources_.store.reconciled()},
+                             {"scrub", describe(sources_.store.scrub(), sources_.clock.now())}}},
+      {"traffic", json::object{{"requests", traffic.requests},
+                               {"hits", traffic.hits},
+                               {"misses", traffic.misses},
+                               {"collapsed", traffic.collapsed},
+                               {"stale", traffic.stale},
+                               {"errors", traffic.errors},
+                               {"denied", sources_.access.denied()},
+                               {"hit_ratio", json::value_from(hit_ratio)},
+                               {"bytes_served", traffic.bytes_served},
+                               {"bytes_saved", traffic.bytes_saved},
+                               {"bytes_fetched", fetched_bytes(sources_.registries)}}},
+      {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
+      {"registries", describe(sources_.config, sources_.registries)},
+      {"fills", describe(sources_.fills)}};
 }
 
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
@@ -189,6 +212,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   const std::string_view path = request.target.substr(0, request.target.find('?'));
   if (Credentials::answers(path)) {
     co_await sources_.credentials.handle(exchange);
+    co_return;
+  }
+  if (Verifier::answers(path)) {
+    co_await sources_.verifier.handle(exchange);
     co_return;
   }
   if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
@@ -206,7 +233,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(405, "UNSUPPORTED",
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
-                                  "/v1/login, /v1/logout and /v1/reload");
+                                  "/v1/login, /v1/logout, /v1/reload and /v1/verify");
     co_return;
   }
   json::object answer;

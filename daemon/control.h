@@ -15,6 +15,7 @@
 #include "daemon/access.h"
 #include "daemon/credentials.h"
 #include "daemon/options.h"
+#include "daemon/verification.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
 #include "proxy/proxy.h"
@@ -34,6 +35,7 @@ class Control final : public proxy::Handler {
     const proxy::Fills& fills;
     Access& access;
     Credentials& credentials;
+    Verifier& verifier;
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
   };
   explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}

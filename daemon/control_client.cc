@@ -60,6 +60,7 @@ class Connection {
       }));
     }
   }
+  void set_deadline(steady_clock::time_point deadline) { deadline_ = deadline; }
   // Beast's concept of a stream wants this one too.
   template <class MutableBuffers>
   std::size_t read_some(const MutableBuffers& buffers) {
@@ -162,11 +163,9 @@ struct WipingAllocator {
 using WipedBody = http::basic_string_body<char, std::char_traits<char>, WipingAllocator<char>>;
 using WipedText = WipedBody::value_type;
 
-// One exchange: `request` is all of it. Returns the body of a 200.
-std::expected<WipedText, ControlError> exchange(const std::filesystem::path& socket,
-                                                std::string_view request, std::size_t most_bytes,
-                                                std::chrono::milliseconds timeout) {
-  const auto deadline = steady_clock::now() + timeout;
+// A connected socket, or why there is none.
+std::expected<std::unique_ptr<Connection>, ControlError> connect_to(
+    const std::filesystem::path& socket, std::chrono::milliseconds timeout) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string& path = socket.native();
@@ -177,30 +176,38 @@ std::expected<WipedText, ControlError> exchange(const std::filesystem::path& soc
   std::memcpy(address.sun_path, path.data(), path.size());
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return std::unexpected(cannot_connect(socket, errno));
-  Connection connection(fd, deadline);
+  auto connection = std::make_unique<Connection>(fd, steady_clock::now() + timeout);
   // On a Unix socket connect() is done at once; a full backlog is EAGAIN.
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return std::unexpected(cannot_connect(socket, errno));
   }
+  return connection;
+}
 
-  connection.write(request);
+ControlError no_answer(const std::filesystem::path& socket, const beast::error_code& error) {
+  if (error == boost::system::errc::timed_out) {
+    return unreachable("staithed took the connection on " + where(socket) +
+                       " and does not answer: it is overloaded or stuck (journalctl -u staithed)");
+  }
+  return unreachable("what listens on " + where(socket) + " does not answer as staithed does (" +
+                     printable(error.message()) + "): check --socket and $STAITHE_SOCKET");
+}
+
+// One exchange: `request` is all of it. Returns the body of a 200.
+std::expected<WipedText, ControlError> exchange(const std::filesystem::path& socket,
+                                                std::string_view request, std::size_t most_bytes,
+                                                std::chrono::milliseconds timeout) {
+  const auto connection = connect_to(socket, timeout);
+  if (!connection) return std::unexpected(connection.error());
+  (*connection)->write(request);
 
   beast::error_code error;
   http::response_parser<WipedBody> parser;
   parser.header_limit(kMaxHeaderBytes);
   parser.body_limit(most_bytes);
   beast::basic_flat_buffer<WipingAllocator<char>> buffer;
-  http::read(connection, buffer, parser, error);
-  if (error == boost::system::errc::timed_out) {
-    return std::unexpected(
-        unreachable("staithed took the connection on " + where(socket) +
-                    " and does not answer: it is overloaded or stuck (journalctl -u staithed)"));
-  }
-  if (error) {
-    return std::unexpected(
-        unreachable("what listens on " + where(socket) + " does not answer as staithed does (" +
-                    printable(error.message()) + "): check --socket and $STAITHE_SOCKET"));
-  }
+  http::read(**connection, buffer, parser, error);
+  if (error) return std::unexpected(no_answer(socket, error));
   auto& response = parser.get();
   if (response.result() != http::status::ok) {
     return std::unexpected(refusal(static_cast<int>(response.result_int()), response.body()));
@@ -212,6 +219,12 @@ std::string head(std::string_view method, std::string_view target) {
   return std::string(method) + " " + std::string(target) +
          " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: staithe/" STAITHE_VERSION
          "\r\nAccept: application/json\r\nConnection: close\r\n";
+}
+
+std::string post_head(std::string_view target, std::size_t body_bytes) {
+  return head("POST", target) +
+         "Content-Type: application/json\r\nContent-Length: " + std::to_string(body_bytes) +
+         "\r\n\r\n";
 }
 
 ControlError not_json(const std::filesystem::path& socket) {
@@ -236,10 +249,7 @@ std::expected<json::value, ControlError> control_get(const std::filesystem::path
 std::expected<json::value, ControlError> control_post(const std::filesystem::path& socket,
                                                       std::string_view target, std::string body,
                                                       std::chrono::milliseconds timeout) {
-  std::string request =
-      head("POST", target) +
-      "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
-      "\r\n\r\n";
+  std::string request = post_head(target, body.size());
   // Once, so that growing leaves no copy behind.
   request.reserve(request.size() + body.size());
   request += body;
@@ -250,6 +260,47 @@ std::expected<json::value, ControlError> control_post(const std::filesystem::pat
   auto value = proxy::auth::parse_json_object(*answer);
   if (!value) return std::unexpected(not_json(socket));
   return *std::move(value);
+}
+
+std::expected<void, ControlError> control_stream(
+    const std::filesystem::path& socket, std::string_view target, std::string_view body,
+    const std::function<void(const json::value&)>& on_line, std::chrono::milliseconds patience) {
+  const auto connection = connect_to(socket, patience);
+  if (!connection) return std::unexpected(connection.error());
+  (*connection)->write(post_head(target, body.size()) + std::string(body));
+
+  beast::error_code error;
+  http::response_parser<http::string_body> parser;
+  parser.header_limit(kMaxHeaderBytes);
+  parser.body_limit(boost::none);  // as long as it takes; a line has its bound below
+  beast::flat_buffer buffer;
+  http::read_header(**connection, buffer, parser, error);
+  std::string& text = parser.get().body();
+  while (!error) {
+    const bool good = parser.get().result() == http::status::ok;
+    for (std::size_t end = 0; good && (end = text.find('\n')) != text.npos;) {
+      boost::system::error_code bad_json;
+      const json::value line = json::parse(text.substr(0, end), bad_json);
+      if (bad_json) return std::unexpected(not_json(socket));
+      text.erase(0, end + 1);
+      on_line(line);
+    }
+    if (text.size() > kMaxControlPostAnswerBytes) return std::unexpected(not_json(socket));
+    if (parser.is_done()) break;
+    (*connection)->set_deadline(steady_clock::now() + patience);
+    http::read_some(**connection, buffer, parser, error);
+  }
+  if (error && parser.is_header_done()) {
+    return std::unexpected(ControlError{
+        .unreachable = false,
+        .message = "staithed broke its answer off: it was stopped, or is stuck (journalctl -u "
+                   "staithed)"});
+  }
+  if (error) return std::unexpected(no_answer(socket, error));
+  if (parser.get().result() != http::status::ok)
+    return std::unexpected(refusal(static_cast<int>(parser.get().result_int()), text));
+  if (!text.empty()) return std::unexpected(not_json(socket));
+  return {};
 }
 
 }  // namespace staithe::daemon

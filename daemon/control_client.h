@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <expected>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -36,5 +37,13 @@ inline constexpr std::chrono::seconds kCredentialPatience{45};
 std::expected<boost::json::value, ControlError> control_post(
     const std::filesystem::path& socket, std::string_view target, std::string body,
     std::chrono::milliseconds timeout = kCredentialPatience);
+
+// POST `body` to `target`, which answers with lines of JSON as long as it takes: `on_line` gets
+// each of them. At most `patience` between two parts of the answer. Returns when it has ended,
+// whole.
+std::expected<void, ControlError> control_stream(
+    const std::filesystem::path& socket, std::string_view target, std::string_view body,
+    const std::function<void(const boost::json::value&)>& on_line,
+    std::chrono::milliseconds patience = std::chrono::seconds(60));
 
 }  // namespace staithe::daemon

@@ -139,10 +139,9 @@ constexpr Option kOptions[] = {
      .grammar = Grammar::duration,
      .standard = R"("7d")",
      .help = "How often every blob is read and verified in the background; 0s: never",
+     .slot = [](Target t) -> milliseconds& { return t.config->cache.scrub_interval; },
      .least = 0,
-     .most = 365 * kDay,
-     .availability = Availability::later,
-     .off = R"("0s")"},
+     .most = 365 * kDay},
 
     {.table = "freshness",
      .key = "tag_ttl",

@@ -91,6 +91,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                    },
                .sign_out =
                    [this](proxy::RegistryPtr registry) { return sign_out(std::move(registry)); }}}),
+      verifier_({.store = store_, .clock = clock_, .access = access_}),
       ending_watch_(clock_, registries_, identities_),
       control_({.config = config_,
                 .clock = clock_,
@@ -100,6 +101,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .fills = fills_,
                 .access = access_,
                 .credentials = credentials_,
+                .verifier = verifier_,
                 .reload = [this] { return reload(); }}),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
@@ -260,6 +262,7 @@ Faults Service::reload() {
   config_.proxy.access = config->proxy.access;
   config_.cache.max_size = config->cache.max_size;
   config_.cache.min_free = config->cache.min_free;
+  config_.cache.scrub_interval = config->cache.scrub_interval;
   config_.drain_timeout = config->drain_timeout;
   config_.log.level = config->log.level;
   identities_.replace(config_.proxy.identities);
@@ -267,6 +270,7 @@ Faults Service::reload() {
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
   if (!same_access) tasks_.spawn("access", reload_access());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
+  store_.scrub().set_interval(config_.cache.scrub_interval);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
   return {};

@@ -87,6 +87,7 @@ class Service {
   proxy::Fills fills_;
   proxy::Proxy proxy_;
   Credentials credentials_;
+  Verifier verifier_;
   EndingWatch ending_watch_;
   Control control_;
   proxy::Server registry_server_;

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::string_view media_type = "application/octet-stream";
 constexpr std::size_t hash_step_bytes = 1024 * 1024;
+// Of a stored blob, how much is sent before it is seen whether its file was found damaged.
+constexpr std::uint64_t most_at_once_bytes = 4 * 1024 * 1024;
 
 std::string describe(const Registry& registry, const std::string& repository,
                      const cache::Digest& digest) {
@@ -202,7 +204,7 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
   while (sent < end) {
     std::uint64_t ready = 0;
     try {
-      ready = std::min(end, co_await blob->wait_past(sent));
+      ready = std::min({end, co_await blob->wait_past(sent), sent + most_at_once_bytes});
     } catch (const Failure& failure) {
       broken = failure.error();
     }

@@ -101,6 +101,16 @@ TEST_F(BlobTest, AFailureReachesThoseWhoWaitAndLeavesWhatWasReadable) {
   EXPECT_EQ(wait_past(blob, 10)->failed, Errc::upstream_failed);
 }
 
+TEST_F(BlobTest, OnceCondemnedNothingOfItIsReadable) {
+  const auto blob = this->blob(100);
+  blob->finish(100);
+  EXPECT_EQ(wait_past(blob, 50)->ready, 100u);
+  blob->condemn({Errc::storage_failed, "it is damaged"});
+  EXPECT_FALSE(blob->whole());
+  for (const std::uint64_t offset : {0, 50, 99})
+    EXPECT_EQ(wait_past(blob, offset)->failed, Errc::storage_failed);
+}
+
 TEST_F(BlobTest, LearnsItsSizeAtTheEndIfNobodyToldItBefore) {
   const auto blob = this->blob(std::nullopt);
   EXPECT_FALSE(blob->size_bytes());

@@ -134,7 +134,8 @@ class Cellar {
                  .max_size = max_size_,
                  .min_free = min_free,
                  .mark_every_bytes = mark_every_bytes,
-                 .least_kept_bytes = least_kept_bytes},
+                 .least_kept_bytes = least_kept_bytes,
+                 .scrub_interval = scrub_interval},
         disk, clock, [this](std::string_view event, std::string_view sentence) {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
         });
@@ -314,7 +315,7 @@ class Cellar {
 
  private:
   static constexpr int disk_threads = 4;
-  static constexpr std::size_t background_sleepers = 2;  // the index and the bounds
+  static constexpr std::size_t background_sleepers = 3;  // the index, the bounds, the scrub
 
   asio::awaitable<void> fill_with(Digest digest, std::string bytes, bool known_size) {
     const bool resumes = known_size && store->resumable(digest);
@@ -338,6 +339,7 @@ class Cellar {
   Size min_free{};
   std::uint64_t mark_every_bytes = Settings().mark_every_bytes;
   std::uint64_t least_kept_bytes = Settings().least_kept_bytes;
+  std::chrono::milliseconds scrub_interval{0};
   std::vector<std::string> reports;
   std::unique_ptr<Store> store;
 

@@ -3,12 +3,16 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "tests/cache/cellar.h"
 
@@ -157,6 +161,52 @@ TEST_F(PosixDiskTest, ToldNoSpaceFromOtherFailures) {
   EXPECT_EQ(code, Errc::storage_full);
   EXPECT_THAT(sentence, HasSubstr(in("file").string())) << "it names the path";
   EXPECT_THAT(sentence, HasSubstr("File too large")) << "and the cause";
+}
+
+TEST_F(PosixDiskTest, ReadsOnceWhatItReadsAnyway) {
+  const std::string bytes = noise(10'000);
+  write(in("file"), bytes);
+  const File file = disk_.open(in("file"));
+  std::string piece(4096, '\0');
+  std::string all;
+  while (const std::size_t n = disk_.read_once(file, piece, all.size())) all.append(piece, 0, n);
+  EXPECT_EQ(all, bytes);
+  EXPECT_EQ(disk_.read_once(file, piece, 20'000), 0u);
+  EXPECT_EQ(failure_of([&] { disk_.read_once(File(), piece, 0); }), Errc::storage_failed);
+}
+
+TEST_F(PosixDiskTest, ReadingOnceLeavesTheMemoryOfOthersAsItWas) {
+  // Where there is a disk behind the files; the directory of the other tests is in memory.
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("staithe_disk_test." + std::to_string(::getpid()));
+  std::filesystem::remove(path);
+  constexpr std::size_t size = 1 << 20;
+  write(path, noise(size));
+  const File file = disk_.open(path);
+  std::filesystem::remove(path);
+  const auto pages_in_memory = [&] {
+    void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd(), 0);
+    std::vector<unsigned char> resident(size / 4096);
+    EXPECT_EQ(::mincore(mapped, size, resident.data()), 0);
+    ::munmap(mapped, size);
+    return std::ranges::count_if(resident, [](unsigned char page) { return (page & 1) != 0; });
+  };
+  const auto empty_memory = [&] {
+    disk_.sync(file);
+    ::posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED);
+  };
+  empty_memory();
+  if (pages_in_memory() != 0) GTEST_SKIP() << path << " is not on a disk";
+  std::string piece(size / 4, '\0');
+  for (std::size_t at = 0; at < size; at += piece.size())
+    EXPECT_EQ(disk_.read_once(file, piece, at), piece.size());
+  EXPECT_EQ(pages_in_memory(), 0);
+  // What somebody has read stays.
+  disk_.read(file, piece, 0);
+  const auto read = pages_in_memory();
+  EXPECT_GE(read, std::ssize(piece) / 4096);
+  disk_.read_once(file, piece, 0);
+  EXPECT_EQ(pages_in_memory(), read);
 }
 
 TEST_F(PosixDiskTest, KnowsTheSpaceOfItsFileSystem) {

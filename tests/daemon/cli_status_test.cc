@@ -72,6 +72,27 @@ TEST(Status, SaysWhyTheCacheDoesNotStore) {
   EXPECT_THAT(text, HasSubstr("  the disk is full: free it\n"));
 }
 
+TEST(Status, ShowsHowFarTheScrubIs) {
+  json::value status = json::parse(kSample);
+  json::object& cache = status.at("cache").as_object();
+  const auto line_with = [&](const char* scrub) {
+    cache["scrub"] = json::parse(scrub);
+    for (const std::string& line : lines_of(render_status(status, Style{})))
+      if (line.starts_with("  scrub")) return line;
+    return std::string();
+  };
+  EXPECT_EQ(line_with(R"({"state":"yielding","objects":10,"total_objects":40,"bytes":1073741824,
+                          "total_bytes":4294967296,"damaged":1,"unreadable":0,
+                          "began_seconds_ago":61,"ended_seconds_ago":null,"next_in_seconds":null})"),
+            "  scrub yielding  25.0% of 4.0 GiB  10 of 40 objects  since 1m 1s  1 damaged");
+  EXPECT_EQ(line_with(R"({"state":"waiting","objects":40,"total_objects":40,"bytes":4294967296,
+                          "total_bytes":4294967296,"damaged":0,"unreadable":0,
+                          "began_seconds_ago":7200,"ended_seconds_ago":3600,
+                          "next_in_seconds":86400})"),
+            "  scrub waiting  last one 1h ago  40 objects  0 damaged  next look in 1d");
+  EXPECT_EQ(line_with(R"({"state":"off","objects":0,"ended_seconds_ago":null})"), "  scrub off");
+}
+
 TEST(Status, ShowsDaemonCacheTrafficRegistriesAndFills) {
   EXPECT_EQ(render_status(json::parse(kSample), Style{}),
             R"(staithed 0.1.0  ready  pid 4242  up 3d 4h

@@ -3,6 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "tests/fake/house.h"
 
@@ -40,6 +44,7 @@ class ControlTest : public testing::Test {
                             .access = access_,
                             .tasks = tasks_,
                             .doors = {}}};
+  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -48,6 +53,7 @@ class ControlTest : public testing::Test {
                     .fills = house_.fills,
                     .access = access_,
                     .credentials = credentials_,
+                    .verifier = verifier_,
                     .reload = [] { return Faults(); }}};
 };
 
@@ -64,7 +70,8 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key : {"directory", "bytes", "max_bytes", "free_bytes", "blobs", "manifests",
-                          "evicted", "quarantined", "mode", "mode_reason", "next_victims"})
+                          "evicted", "quarantined", "mode", "mode_reason", "next_victims",
+                          "reconciled", "scrub"})
     EXPECT_TRUE(cache.contains(key)) << key;
   const auto& traffic = status.at("traffic").as_object();
   for (const char* key : {"requests", "hits", "misses", "collapsed", "stale", "errors", "hit_ratio",
@@ -128,6 +135,42 @@ TEST_F(ControlTest, IsReadyOnlyWhileServing) {
   EXPECT_EQ(get("/readyz").status, 200);
   control_.set_state(Control::State::draining);
   EXPECT_EQ(get("/readyz").status, 503);
+}
+
+// Of a chunked body; each chunk is a line.
+std::vector<boost::json::object> lines_of(const std::string& body) {
+  std::vector<boost::json::object> lines;
+  std::istringstream stream(body);
+  for (std::string line; std::getline(stream, line);)
+    if (line.starts_with('{')) lines.push_back(boost::json::parse(line).as_object());
+  return lines;
+}
+
+TEST_F(ControlTest, VerifiesEverythingAndNamesWhatIsDamaged) {
+  const auto good = house_.play_blob("app", "some bytes");
+  const auto damaged = house_.play_blob("app", "other bytes");
+  for (const auto& digest : {good, damaged})
+    house_.get("/v2/r.example/app/blobs/" + digest.to_string());
+  const auto path =
+      cache::Layout(house_.store.directory()).object(cache::ObjectKind::blob, damaged);
+  std::ofstream(path) << "Other bytes";
+  const std::string post =
+      "POST /v1/verify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+  const Answer answer = ask(post);
+  ASSERT_EQ(answer.status, 200);
+  auto last = lines_of(answer.body).back();
+  EXPECT_TRUE(last.at("done").as_bool());
+  EXPECT_EQ(last.at("objects").to_number<int>(), 2);
+  EXPECT_EQ(last.at("total_objects").to_number<int>(), 2);
+  EXPECT_EQ(last.at("bytes").to_number<int>(), 21);
+  EXPECT_EQ(last.at("damaged").to_number<int>(), 1);
+  EXPECT_EQ(last.at("damaged_digests"), (boost::json::array{damaged.to_string()}));
+  EXPECT_EQ(last.at("unreadable_digests"), boost::json::array());
+  EXPECT_EQ(house_.store.stats().quarantined, 1U);
+  last = lines_of(ask(post).body).back();
+  EXPECT_EQ(last.at("objects").to_number<int>(), 1);
+  EXPECT_EQ(last.at("damaged").to_number<int>(), 0);
+  EXPECT_EQ(get("/v1/verify").status, 405);
 }
 
 TEST_F(ControlTest, SaysWhatItDoesNotOffer) {

@@ -420,7 +420,6 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
   const std::string registry = "[[registry]]\nname = 'r.example'\n";
   const std::vector<std::pair<std::string, std::string>> cases{
       {"[listen]\nmetrics = '127.0.0.1:9464'", "listen.metrics"},
-      {"[cache]\nscrub_interval = '7d'", "cache.scrub_interval"},
       {"[limits]\nconnections_per_user = 2000", "limits.connections_per_user"},
       {registry + "segments = 4", "segments"},
       {registry + "verify_callers = true", "verify_callers"},
@@ -437,7 +436,7 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
 
 TEST(NotAvailable, KeysMaySayThatNothingIsAskedFor) {
   good(
-      "[listen]\nmetrics = ''\n[cache]\nscrub_interval = '0ms'\n[[registry]]\nname = "
+      "[listen]\nmetrics = ''\n[[registry]]\nname = "
       "'r.example'\nsegments = 1\n"
       "verify_callers = false\n[registry.access]\nusers = []\ngroups = []");
 }

@@ -1,0 +1,281 @@
+// How long does a start take with many blobs, whatever became of the index?
+//
+// Makes a cache directory of true blobs of a few bytes with its index, starts the real staithed on
+// it, and measures: until READY=1 is said to the service manager, until index and files have been
+// compared, the longest that anybody waited for an answer from READY on until the index is written
+// again, and the memory.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/json/object.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/process.h"
+#include "bench/statistics.h"
+#include "cache/disk.h"
+#include "cache/error.h"
+#include "cache/index.h"
+#include "cache/layout.h"
+#include "cache/random.h"
+#include "daemon/control_client.h"
+
+namespace staithe::bench {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::steady_clock;
+
+constexpr double limit_seconds = 2;  // of issue 3, for 100,000 blobs
+constexpr auto start_patience = 120s;
+constexpr auto ask_interval = 1ms;
+// After index and files have been compared, the index is written within a second; 100,000 rows take
+// another.
+constexpr auto written_patience = 4s;
+
+struct Options {
+  std::size_t blobs = 100'000;
+  int runs = 5;
+  bool quick = false;
+  std::string directory = "/tmp";
+};
+
+double seconds_since(steady_clock::time_point began) {
+  return std::chrono::duration<double>(steady_clock::now() - began).count();
+}
+
+// What systemd is to a daemon.
+class Manager {
+ public:
+  explicit Manager(const std::filesystem::path& path)
+      : socket_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    if (::bind(socket_.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+      throw Failure(Errc::storage_failed, "cannot bind " + path.string());
+    ::setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  }
+  // Throws Failure if the daemon ends instead, or takes too long.
+  void wait_until_ready(Process& daemon) const {
+    const auto deadline = steady_clock::now() + start_patience;
+    while (steady_clock::now() < deadline) {
+      pollfd waiting{.fd = socket_.fd(), .events = POLLIN, .revents = 0};
+      if (::poll(&waiting, 1, 100) <= 0) {
+        daemon.must_run();
+        continue;
+      }
+      char text[1024];
+      const ssize_t n = ::recv(socket_.fd(), text, sizeof text, 0);
+      if (n > 0 && std::string_view(text, static_cast<std::size_t>(n)).starts_with("READY=1"))
+        return;
+    }
+    throw Failure(Errc::unreachable, "staithed did not get ready");
+  }
+
+ private:
+  cache::File socket_;
+};
+
+std::string bytes_of(std::size_t number) { return "blob " + std::to_string(number) + "\n"; }
+
+// Files and rows of so many blobs, as a daemon that has been stopped leaves them.
+void make_cache(const std::filesystem::path& root, std::size_t blobs) {
+  const cache::Layout layout(root);
+  std::filesystem::create_directories(root);
+  std::filesystem::permissions(root, std::filesystem::perms::owner_all);
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    char name[3];
+    std::snprintf(name, sizeof name, "%02x", byte);
+    std::filesystem::create_directories(layout.algorithm(cache::ObjectKind::blob, "sha256") / name);
+  }
+  std::vector<cache::Change> changes;
+  const std::int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
+  for (std::size_t i = 0; i < blobs; ++i) {
+    const std::string bytes = bytes_of(i);
+    const auto digest = cache::digest_of(cache::Algorithm::sha256, bytes);
+    const auto path = layout.object(cache::ObjectKind::blob, digest);
+    const cache::File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    if (::write(file.fd(), bytes.data(), bytes.size()) != std::ssize(bytes))
+      throw Failure(Errc::storage_failed, "cannot write " + path.string());
+    const auto order = static_cast<std::int64_t>(i + 1);
+    changes.emplace_back(cache::ObjectRow{.digest = digest,
+                                          .kind = cache::ObjectKind::blob,
+                                          .size_bytes = bytes.size(),
+                                          .used_order = order,
+                                          .used_unix_seconds = now,
+                                          .verified_unix_seconds = now});
+    changes.emplace_back(
+        cache::LinkRow{"bench.local/repository" + std::to_string(i / 10), digest, now});
+  }
+  cache::Index(root).apply(changes);
+}
+
+struct Figures {
+  std::vector<double> ready_seconds;
+  std::vector<double> compared_seconds;
+  std::vector<double> longest_wait_milliseconds;
+  std::vector<double> rss_mib;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options), scratch_(options.directory), manager_(scratch_.path() / "notify") {
+    std::ofstream config(scratch_.path() / "staithe.toml");
+    config << "[listen]\nregistry = [\"127.0.0.1:" << free_port() << "\"]\ncontrol = \""
+           << socket().string() << "\"\n[cache]\ndirectory = \"" << cache().string()
+           << "\"\n[log]\nlevel = \"error\"\n";
+  }
+
+  std::filesystem::path cache() const { return scratch_.path() / "cache"; }
+
+  // Once, after `prepare`.
+  void run(const std::function<void()>& prepare, Figures& figures) {
+    prepare();
+    const auto began = steady_clock::now();
+    Process daemon({program(), "--config", scratch_.path() / "staithe.toml"},
+                   scratch_.path() / "log");
+    manager_.wait_until_ready(daemon);
+    figures.ready_seconds.push_back(seconds_since(began));
+    double longest = 0;
+    std::optional<steady_clock::time_point> compared;
+    while (!compared || steady_clock::now() < *compared + written_patience) {
+      daemon.must_run();
+      const auto asked = steady_clock::now();
+      const bool now = reconciled();
+      longest = std::max(longest, seconds_since(asked));
+      if (now && !compared) {
+        compared = steady_clock::now();
+        figures.compared_seconds.push_back(seconds_since(began));
+      }
+      std::this_thread::sleep_for(ask_interval);
+    }
+    figures.longest_wait_milliseconds.push_back(1000 * longest);
+    figures.rss_mib.push_back(daemon.rss_mib());
+    daemon.stop(SIGTERM);
+  }
+
+ private:
+  std::filesystem::path socket() const { return scratch_.path() / "control.sock"; }
+  static std::string program() {
+    const char* directory = std::getenv("STAITHE_BIN_DIR");
+    return std::filesystem::path(directory ? directory : "build/release") / "staithed";
+  }
+  bool reconciled() const {
+    const auto status = daemon::control_get(socket(), "/v1/status");
+    if (!status) throw Failure(Errc::unreachable, status.error().message);
+    return status->at("cache").at("reconciled").as_bool();
+  }
+
+  Options options_;
+  Scratch scratch_;
+  Manager manager_;
+};
+
+// False where that is not allowed.
+bool drop_page_cache() {
+  ::sync();
+  std::ofstream file("/proc/sys/vm/drop_caches");
+  file << "3\n";
+  return static_cast<bool>(file.flush());
+}
+
+void lose_index(const std::filesystem::path& cache) {
+  for (const char* name : {"index.db", "index.db-wal", "index.db-shm", "index.db.set-aside"})
+    std::filesystem::remove(cache / name);
+}
+
+void measure(const Options& options) {
+  Bench bench(options);
+  Figures empty;
+  make_cache(bench.cache(), 0);
+  bench.run([] {}, empty);
+  std::fprintf(stderr, "making %zu blobs\n", options.blobs);
+  std::filesystem::remove_all(bench.cache());
+  make_cache(bench.cache(), options.blobs);
+
+  const bool cold = !options.quick && drop_page_cache();
+  struct Case {
+    const char* name;
+    std::function<void()> prepare;
+  };
+  const auto garble = [&] {
+    lose_index(bench.cache());
+    SeededRandom random(1);
+    std::ofstream file(bench.cache() / "index.db", std::ios::binary);
+    for (int i = 0; i < 100'000; ++i) file << static_cast<char>(random.next());
+  };
+  std::vector<Case> cases{{"index good", [] {}},
+                          {"index missing", [&] { lose_index(bench.cache()); }},
+                          {"index garbage", garble}};
+  if (cold) {
+    cases.push_back({"index good, page cache empty", [] { drop_page_cache(); }});
+    cases.push_back({"index missing, page cache empty", [&] {
+                       lose_index(bench.cache());
+                       drop_page_cache();
+                     }});
+  }
+  std::printf("%zu blobs, medians of %d runs\n\n", options.blobs, options.runs);
+  std::printf("%-32s | %8s | %11s | %15s | %7s\n", "start with", "READY s", "compared s",
+              "longest wait ms", "RSS MiB");
+  bool within = true;
+  double rss_mib = 0;
+  for (const Case& one : cases) {
+    Figures figures;
+    for (int i = 0; i < options.runs; ++i) bench.run(one.prepare, figures);
+    const double ready = summary_of(figures.ready_seconds).median;
+    if (rss_mib == 0) rss_mib = summary_of(figures.rss_mib).median;
+    within = within && ready < limit_seconds;
+    std::printf("%-32s | %8.3f | %11.3f | %15.1f | %7.1f\n", one.name, ready,
+                summary_of(figures.compared_seconds).median,
+                summary_of(figures.longest_wait_milliseconds).median,
+                summary_of(figures.rss_mib).median);
+    std::fflush(stdout);
+  }
+  std::printf("\nlimit for READY: %.0f s, %s\n", limit_seconds, within ? "kept" : "BROKEN");
+  std::printf("memory: %.0f bytes per object, beside %.1f MiB of an empty daemon\n",
+              (rss_mib - empty.rss_mib.front()) * 1024 * 1024 /
+                  static_cast<double>(std::max<std::size_t>(options.blobs, 1)),
+              empty.rss_mib.front());
+  if (!cold) std::printf("without an empty page cache: not asked for, or not allowed here\n");
+  if (!within) throw Failure(Errc::cancelled, "a start took longer than the limit");
+}
+
+int main(int argc, char** argv) {
+  Options options;
+  if (const char* temporary = std::getenv("TMPDIR")) options.directory = temporary;
+  CLI::App app("How long does a start take with many blobs, whatever became of the index?");
+  app.add_option("--blobs", options.blobs, "how many")->check(CLI::Range(1, 10'000'000));
+  app.add_option("--runs", options.runs, "runs of each case")->check(CLI::Range(1, 100));
+  app.add_flag("--quick", options.quick, "leave the page cache of the machine alone");
+  app.add_option("--directory", options.directory, "where the cache is made (default $TMPDIR)");
+  CLI11_PARSE(app, argc, argv);
+  take_signals();
+  try {
+    measure(options);
+    return 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bench_start: %s\n", e.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace staithe::bench
+
+int main(int argc, char** argv) { return staithe::bench::main(argc, argv); }
