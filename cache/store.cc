@@ -29,6 +29,8 @@ Store::Store(asio::any_io_executor loop, Settings settings, Disk& disk, Clock& c
       report_(report),
       layout_(settings_.directory),
       tasks_(loop, report),
+      index_turns_(loop),
+      pin_turns_(loop),
       left_(loop) {}
 
 Store::~Store() { assert(growing_.empty()); }
@@ -44,6 +46,7 @@ asio::awaitable<void> Store::open() {
              .min_free_bytes = settings_.min_free.of(space_.total_bytes)};
   judge_mode();
   co_await load_index();
+  co_await load_pins();
   tasks_.spawn("reconcile", reconcile());
   tasks_.spawn("index", keep_index_written());
   tasks_.spawn("bounds", keep_within_bounds());
@@ -275,6 +278,7 @@ std::optional<std::chrono::seconds> Store::age_of(std::int64_t checked_unix_seco
 
 void Store::put_tag(std::string_view repository, std::string_view tag, const Digest& digest) {
   catalog_.put_tag(repository, tag, digest, unix_now());
+  note_tag(repository, tag, digest);
 }
 
 std::optional<Store::SeenTag> Store::tag(std::string_view repository, std::string_view tag) const {
@@ -297,6 +301,8 @@ Store::Stats Store::stats() const {
           .manifests = totals.manifests,
           .evicted = evicted_,
           .quarantined = quarantined_,
+          .pins = catalog_.pins().size(),
+          .pinned_bytes = catalog_.pinned_bytes(),
           .mode = mode_,
           .mode_reason = mode_reason_};
 }

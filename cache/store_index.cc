@@ -36,6 +36,7 @@ asio::awaitable<void> Store::load_index() {
     sentence = std::string(failure.what()) +
                "; it is built from the blobs and written as soon as that works";
   }
+  index_failure_ = sentence;
   if (!sentence.empty()) report_("index set aside", sentence);
 }
 
@@ -47,6 +48,8 @@ asio::awaitable<void> Store::keep_index_written() {
 }
 
 asio::awaitable<void> Store::write_index() {
+  // Two at once would end in the wrong order if the first of them fails.
+  const auto turn = co_await index_turns_.take();
   std::vector<Change> changes = catalog_.take_changes();
   if (lost_) {  // Whose index stands there now is not known.
     index_behind_ = true;
@@ -73,8 +76,17 @@ asio::awaitable<void> Store::write_index() {
   }
   if (sentence.empty()) co_return;
   index_retry_ = clock_.now() + index_retry_interval;
+  index_failure_ = sentence;
   if (std::exchange(index_behind_, true)) co_return;  // Told already.
   report_("index not written", sentence + "; pulls go on, the files are the truth meanwhile");
+}
+
+asio::awaitable<void> Store::write_index_durably() {
+  index_retry_ = {};  // Somebody waits for it.
+  co_await write_index();
+  if (lost_) throw not_writable();
+  if (index_behind_) throw Failure(Errc::storage_failed, index_failure_);
+  co_await offload(index_pool_, [this] { index_->sync(); });
 }
 
 }  // namespace staithe::cache
