@@ -138,6 +138,8 @@ json::object Control::status() const {
                                  {"manifests", stats.manifests},
                                  {"evicted", stats.evicted},
                                  {"quarantined", stats.quarantined},
+                                 {"pins", stats.pins},
+                                 {"pinned_bytes", stats.pinned_bytes},
                                  {"mode", cache::to_string(stats.mode)},
                                  {"mode_reason", stats.mode_reason}}},
           {"traffic", json::object{{"requests", traffic.requests},
@@ -161,6 +163,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await sources_.credentials.handle(exchange);
     co_return;
   }
+  if (CacheControl::answers(path)) {
+    co_await cache_.handle(exchange);
+    co_return;
+  }
   if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
     co_await exchange.reply_error(403, "DENIED",
                                   "this user may not ask this daemon; ask as root, or as a user "
@@ -176,7 +182,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(405, "UNSUPPORTED",
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
-                                  "/v1/login, /v1/logout and /v1/reload");
+                                  "/v1/login, /v1/logout, /v1/pin, /v1/unpin, /v1/purge and "
+                                  "/v1/reload");
     co_return;
   }
   json::object answer;
@@ -196,8 +203,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   } else {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
-                                  "/v1/status, /v1/registries, /v1/fills, /v1/config and "
-                                  "/v1/credentials");
+                                  "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
+                                  "/v1/images, /v1/config and /v1/credentials");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;
