@@ -229,6 +229,14 @@ std::optional<std::int64_t> Catalog::linked(std::string_view repository,
   return found->checked_unix_seconds;
 }
 
+std::vector<std::string> Catalog::repositories_of(const Digest& digest) const {
+  std::vector<std::string> names;
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return names;
+  for (const Link& link : it->second.links) names.push_back(repositories_[link.repository]);
+  return names;
+}
+
 void Catalog::put_tag(std::string_view repository, std::string_view tag, const Digest& digest,
                       std::int64_t checked_unix_seconds) {
   std::string key = tag_key(repository, tag);
@@ -251,6 +259,16 @@ std::optional<Catalog::Tag> Catalog::tag(std::string_view repository, std::strin
 void Catalog::drop_tag(std::string_view repository, std::string_view tag) {
   if (tags_.erase(tag_key(repository, tag)) == 0) return;
   changes_.emplace_back(DropTag{std::string(repository), std::string(tag)});
+}
+
+std::vector<TagRow> Catalog::tags() const {
+  std::vector<TagRow> rows;
+  rows.reserve(tags_.size());
+  for (const auto& [key, tag] : tags_) {
+    const std::size_t end = key.find('\n');
+    rows.push_back({key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
+  }
+  return rows;
 }
 
 void Catalog::mark(const Digest& digest, std::uint64_t number, Mark mark) {
@@ -300,6 +318,13 @@ bool Catalog::drop_pin(const PinName& name) {
   if (!pins_.contains(name)) return false;
   forget_pin(name);
   return true;
+}
+
+std::uint64_t Catalog::pinned_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const auto& [digest, pins] : pinned_)
+    if (const Object* object = find(digest)) bytes += cost_bytes(object->size_bytes);
+  return bytes;
 }
 
 void Catalog::forget_pin(const PinName& name) {
@@ -374,11 +399,7 @@ void Catalog::add_objects(std::span<const Digest> digests, std::vector<Change>& 
 }
 
 void Catalog::add_others(std::vector<Change>& changes) const {
-  for (const auto& [key, tag] : tags_) {
-    const std::size_t end = key.find('\n');
-    changes.emplace_back(
-        TagRow{key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
-  }
+  for (TagRow& tag : tags()) changes.emplace_back(std::move(tag));
   for (const auto& [digest, partial] : partials_)
     for (const Mark& mark : partial.marks)
       changes.emplace_back(MarkRow{digest, partial.number, mark.offset_bytes, mark.prefix});

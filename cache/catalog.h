@@ -96,11 +96,13 @@ class Catalog {
   void unlink(std::string_view repository, const Digest& digest);
   // When upstream last showed `digest` through `repository`.
   std::optional<std::int64_t> linked(std::string_view repository, const Digest& digest) const;
+  std::vector<std::string> repositories_of(const Digest& digest) const;
 
   void put_tag(std::string_view repository, std::string_view tag, const Digest& digest,
                std::int64_t checked_unix_seconds);
   std::optional<Tag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
+  std::vector<TagRow> tags() const;
 
   // The digest of the first `offset_bytes` bytes of the blob that is being written to the file
   // `number`. Another number begins the blob anew.
@@ -118,6 +120,8 @@ class Catalog {
   const std::map<PinName, std::vector<Digest>>& pins() const { return pins_; }
   // An image that is to stay needs it, whether it is here yet or not.
   bool pinned(const Digest& digest) const { return pinned_.contains(digest); }
+  // On disk, in whole blocks.
+  std::uint64_t pinned_bytes() const;
 
   const Totals& totals() const { return totals_; }
   std::size_t tag_count() const { return tags_.size(); }

@@ -305,6 +305,9 @@ void Index::rewrite(const std::vector<Change>& everything) {
   }
 }
 
+// Writes the log into the database, syncing both (sqlite.org/wal.html, "Checkpointing").
+void Index::sync() { database_->run("PRAGMA wal_checkpoint(FULL)"); }
+
 void Index::write(const std::vector<Change>& changes, bool anew) {
   Database& db = *database_;
   try {

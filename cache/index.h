@@ -132,6 +132,10 @@ class Index {
   // The same, in place of all that was there. A damaged file is set aside and begun anew.
   void rewrite(const std::vector<Change>& everything);
 
+  // What was written is on the disk itself when this returns; without it a power loss may take the
+  // last transactions. Throws Failure as apply() does.
+  void sync();
+
  private:
   class Database;
 

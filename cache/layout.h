@@ -2,6 +2,7 @@
 //
 //   lock                              held by the running daemon
 //   index.db, index.db-wal, -shm      the index
+//   pins                              the images that stay, a line for each
 //   blobs/sha256/ab/<hex>             a whole blob; its name is the digest of its bytes
 //   manifests/sha256/ab/<hex>         media type, line feed, manifest
 //   partial/<hex>.<n>                 being written, or kept to be gone on with; the rest is swept
@@ -34,6 +35,8 @@ class Layout {
   // The root's own, down to the algorithms; each stands after the one that holds it.
   std::vector<std::filesystem::path> own_directories() const;
   std::filesystem::path lock() const { return root_ / "lock"; }
+  std::filesystem::path pins() const { return root_ / "pins"; }
+  std::filesystem::path new_pins() const { return root_ / "pins.new"; }
   std::filesystem::path partial() const { return root_ / "partial"; }
   std::filesystem::path quarantine() const { return root_ / "quarantine"; }
   std::filesystem::path kind(ObjectKind kind) const {

@@ -27,6 +27,8 @@ Store::Store(asio::any_io_executor loop, Settings settings, Disk& disk, Clock& c
       report_(report),
       layout_(settings_.directory),
       tasks_(loop, report),
+      index_turns_(loop),
+      pin_turns_(loop),
       left_(loop),
       scrub_(*this, settings_.scrub_interval) {}
 
@@ -43,6 +45,7 @@ asio::awaitable<void> Store::open() {
              .min_free_bytes = settings_.min_free.of(space_.total_bytes)};
   judge_mode();
   co_await load_index();
+  co_await load_pins();
   std::vector<std::string> leftovers;
   keep_partials_found(co_await offload(disk_pool_, [&] { return sweep_partials(leftovers); }));
   for (const std::string& fault : leftovers) report_("cache directory", fault);
@@ -291,6 +294,7 @@ std::optional<std::chrono::seconds> Store::age_of(std::int64_t checked_unix_seco
 
 void Store::put_tag(std::string_view repository, std::string_view tag, const Digest& digest) {
   catalog_.put_tag(repository, tag, digest, unix_now());
+  note_tag(repository, tag, digest);
 }
 
 std::optional<Store::SeenTag> Store::tag(std::string_view repository, std::string_view tag) const {
@@ -313,6 +317,8 @@ Store::Stats Store::stats() const {
           .manifests = totals.manifests,
           .evicted = evicted_,
           .quarantined = quarantined_,
+          .pins = catalog_.pins().size(),
+          .pinned_bytes = catalog_.pinned_bytes(),
           .mode = mode_,
           .mode_reason = mode_reason_};
 }

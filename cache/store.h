@@ -22,8 +22,10 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -36,12 +38,14 @@
 #include "cache/clock.h"
 #include "cache/disk.h"
 #include "cache/event.h"
+#include "cache/image.h"
 #include "cache/layout.h"
 #include "cache/manifest.h"
 #include "cache/offload.h"
 #include "cache/scrub.h"
 #include "cache/settings.h"
 #include "cache/task_group.h"
+#include "cache/turns.h"
 
 namespace staithe::cache {
 
@@ -112,6 +116,40 @@ class Store {
   std::optional<SeenTag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
 
+  // Images as an operator sees them. None of this counts as a use.
+  //
+  // As far as it is cached; see Image.
+  asio::awaitable<Image> image(Digest root);
+  // Every tag, and every manifest that was pulled without one, sorted by name.
+  asio::awaitable<std::vector<ListedImage>> images();
+  // What is stored, from the least recently used; each may be gone by the time it is asked for.
+  std::vector<Digest> objects() const { return catalog_.digests(); }
+  const Catalog::Object* object(const Digest& digest) const { return catalog_.find(digest); }
+  std::vector<std::string> repositories_of(const Digest& digest) const {
+    return catalog_.repositories_of(digest);
+  }
+
+  // Everything that this image needs is kept from now on, whatever comes; what is not here yet, as
+  // soon as it is. A pinned tag is followed: when it moves, the new image is kept and the old one
+  // is let go. Durable once this returns. Throws Failure: too_large (the image, or the number of
+  // pins), storage_* if it cannot be made durable; nothing has changed then.
+  asio::awaitable<Image> pin(std::string repository, std::string reference);
+  // False if it was not pinned. Throws Failure as pin() does.
+  asio::awaitable<bool> unpin(std::string repository, std::string reference);
+  bool pinned(const std::string& repository, const std::string& reference) const {
+    return catalog_.pins().contains({repository, reference});
+  }
+  bool pinned(const Digest& digest) const { return catalog_.pinned(digest); }
+
+  // Removes what no other cached image needs of it, and its name. Throws Failure: not_found if it
+  // is not cached, in_use if it is pinned, storage_failed if nothing can be removed now.
+  asio::awaitable<Purged> purge_image(std::string repository, std::string reference);
+  // Everything but what is pinned.
+  asio::awaitable<Purged> purge_all();
+  // What was not used for so long, and belongs to no image that was, except what is pinned. What
+  // has no known last use, since the index was lost, stays.
+  asio::awaitable<Purged> purge_unused(std::chrono::seconds age);
+
   // read_write: normal. pass_through: nothing is stored now, for a reason that passes or is mended;
   // what is cached is served unless the directory itself is lost. read_only: the same on a file
   // system that takes no writes. The store finds back to normal by itself within seconds.
@@ -127,6 +165,8 @@ class Store {
     std::size_t manifests = 0;
     std::uint64_t evicted = 0;
     std::uint64_t quarantined = 0;
+    std::size_t pins = 0;
+    std::uint64_t pinned_bytes = 0;  // on disk of what these need
     Mode mode = Mode::read_write;
     std::string mode_reason;  // a sentence; empty while the mode is read_write
   };
@@ -319,12 +359,44 @@ class Store {
   void remember_manifest(ManifestPtr manifest);
   void forget_manifest(const Digest& digest);
 
+  // References of manifests that were read lately, for walks over many images.
+  struct Known;
+  // Null if the manifest is not here. Never counts as a use.
+  asio::awaitable<std::shared_ptr<const References>> references(Digest digest, Known& known);
+  asio::awaitable<Image> image(Digest root, Known& known);
+  // What of the stored objects these manifests need, themselves among them.
+  asio::awaitable<std::unordered_set<Digest>> reach(std::vector<Digest> roots, Known& known);
+  asio::awaitable<void> breathe();
+  // The names outlive the index: they cannot be found out from the blobs.
+  asio::awaitable<void> load_pins();
+  asio::awaitable<void> save_pins();
+  asio::awaitable<void> unsave_pins();
+  // What a pin follows, if it is known.
+  std::optional<Digest> root_of(const Catalog::PinName& name) const;
+  // Takes over what the image needs by now.
+  asio::awaitable<Image> follow_pin(Catalog::PinName name);
+  asio::awaitable<void> follow_pins();
+  asio::awaitable<void> follow_all_pins();
+  void follow_later(const Catalog::PinName& name);
+  // " and of which pinned images take 5 (...)", or nothing.
+  std::string pinned_note() const;
+  // A pinned tag may have moved; a manifest that a pin needs has come.
+  void note_tag(std::string_view repository, std::string_view tag, const Digest& digest);
+  void note_manifest(const Manifest& manifest);
+  struct Doomed;
+  asio::awaitable<void> purge_objects(std::vector<Doomed> doomed, Purged& purged);
+  asio::awaitable<void> end_purge(Purged& purged);
+  void must_be_removable();
+
   asio::awaitable<void> reconcile();
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
   asio::awaitable<std::vector<Change>> changes_for_index();
+  // One at a time.
   asio::awaitable<void> write_index();
   asio::awaitable<void> apply_in_batches(std::vector<Change> changes);
+  // Throws Failure if what the catalog holds by now is not on disk afterwards.
+  asio::awaitable<void> write_index_durably();
 
   asio::any_io_executor loop_;
   Settings settings_;
@@ -344,6 +416,15 @@ class Store {
   std::atomic<bool> lost_ = false;  // the directory is not in its place, as in_place() saw it last
   bool eviction_failing_ = false;
   Instant index_retry_{};
+  std::string index_failure_;  // why it is behind
+  Turns index_turns_;
+  Turns pin_turns_;
+  std::map<Catalog::PinName, Digest> followed_;  // the manifest that a pin's needs were taken from
+  std::set<Catalog::PinName> to_follow_;
+  bool following_ = false;
+  // Until then, after a start, pins may need more than is known: nothing is evicted.
+  bool pins_known_ = true;
+  std::uint64_t pin_changes_ = 0;
   std::unordered_set<Digest> removed_;  // while a directory is listed
   struct Directory {
     std::uint64_t bytes = 0;  // that it takes itself

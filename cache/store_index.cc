@@ -49,6 +49,7 @@ asio::awaitable<void> Store::load_index() {
     sentence = std::string(failure.what()) +
                "; it is built from the blobs and written as soon as that works";
   }
+  index_failure_ = sentence;
   if (!sentence.empty()) report_("index set aside", sentence);
 }
 
@@ -88,6 +89,8 @@ asio::awaitable<std::vector<Change>> Store::changes_for_index() {
 }
 
 asio::awaitable<void> Store::write_index() {
+  // Two at once would end in the wrong order if the first of them fails.
+  const auto turn = co_await index_turns_.take();
   if (lost_) {  // Whose index stands there now is not known.
     catalog_.forget_changes();
     index_behind_ = true;
@@ -121,6 +124,7 @@ asio::awaitable<void> Store::write_index() {
   }
   if (sentence.empty()) co_return;
   index_retry_ = clock_.now() + index_retry_interval;
+  index_failure_ = sentence;
   if (std::exchange(index_behind_, true)) co_return;  // Told already.
   report_("index not written", sentence + "; pulls go on, the files are the truth meanwhile");
 }
@@ -145,6 +149,14 @@ std::uint64_t Store::measure_index() const {
   std::uint64_t bytes = 0;
   for (const char* name : Index::file_names) bytes += allocated_or(layout_.root() / name, 0);
   return bytes;
+}
+
+asio::awaitable<void> Store::write_index_durably() {
+  index_retry_ = {};  // Somebody waits for it.
+  co_await write_index();
+  if (lost_) throw not_writable();
+  if (index_behind_) throw Failure(Errc::storage_failed, index_failure_);
+  co_await offload(index_pool_, [this] { index_->sync(); });
 }
 
 }  // namespace staithe::cache

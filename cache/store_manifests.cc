@@ -94,6 +94,7 @@ bool Store::has_manifest(const Digest& digest) const {
 void Store::put_manifest(ManifestPtr manifest) {
   const Digest digest = manifest->digest;
   remember_manifest(manifest);
+  note_manifest(*manifest);
   const Catalog::Object* object = catalog_.find(digest);
   if (growing_.contains(digest) || (object && object->kind == ObjectKind::blob)) return;
   if (object && object->verified && !leaving_.contains(digest)) {

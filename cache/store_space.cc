@@ -83,7 +83,8 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
       return Failure(Errc::storage_full,
                      "no room for " + std::to_string(bytes) + " bytes in the cache directory " +
                          layout_.root().string() + ", which may hold " + std::to_string(allowed) +
-                         " bytes now: raise cache.max_size, lower cache.min_free or free the disk");
+                         " bytes now" + pinned_note() +
+                         ": raise cache.max_size, lower cache.min_free or free the disk");
     };
     if (bytes > allowed) throw no_room();
     if (removals_ > 0) {  // Somebody makes room already; then see how much it was.
@@ -147,6 +148,7 @@ std::vector<Store::NextVictim> Store::next_victims(std::size_t most) const {
 bool Store::evictable(const Digest& digest) const {
   if (growing_.contains(digest) || storing_.contains(digest) || leaving_.contains(digest))
     return false;
+  if (catalog_.pinned(digest) || !pins_known_) return false;
   const auto it = open_.find(digest);
   if (it == open_.end()) return true;
   const std::shared_ptr<Blob> blob = it->second.lock();

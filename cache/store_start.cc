@@ -212,6 +212,7 @@ asio::awaitable<void> Store::reconcile() {
   if (found > 0 || gone > 0)
     report_("reconciled", std::to_string(found) + " files were not in the index and " +
                               std::to_string(gone) + " rows had no file");
+  co_await follow_all_pins();
   co_await shrink();
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cache/escape.h"
+#include "daemon/cli_cache.h"
 #include "daemon/cli_credentials.h"
 #include "daemon/cli_output.h"
 #include "daemon/cli_status.h"
@@ -240,6 +241,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   CLI::App* version = add_command("version", "The versions of staithe and staithed");
   CLI::App* reload = add_command("reload", "Read the configuration again, as SIGHUP does");
   VerifyCommand verify(app);
+  CacheCommands cache(app);
   CredentialCommands credentials(app);
 
   try {
@@ -272,6 +274,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   if (version->parsed()) return show_version(context, socket, as_json);
   if (reload->parsed()) return ask_to_reload(context, socket, as_json);
   if (const auto status_of = verify.run(context, socket)) return *status_of;
+  if (const auto status_of = cache.run(context, socket)) return *status_of;
   if (const auto status_of = credentials.run(context, socket)) return *status_of;
   context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "
                  "--help)\n";

@@ -170,6 +170,14 @@ std::string render_cache(const Reader& cache, const Style& style) {
                 counted(cache["evicted"], "evicted", Tone::plain),
                 counted(cache["quarantined"], "quarantined", Tone::caution)},
                kIndent, style);
+  if (cache["pins"].number() > 0) {
+    // Nearly all of it, and there is no room for anything else.
+    const double pinned = cache["pinned_bytes"].number();
+    text += flow({{cache["pins"].count() + " pinned"},
+                  {show_bytes(pinned) + " of it kept for them",
+                   pinned > 0.9 * most ? Tone::caution : Tone::plain}},
+                 kIndent, style);
+  }
   return text + render_scrub(cache["scrub"], style) +
          render_next_victims(cache["next_victims"], style);
 }

@@ -186,6 +186,8 @@ json::object Control::status() const {
                              {"manifests", stats.manifests},
                              {"evicted", stats.evicted},
                              {"quarantined", stats.quarantined},
+                             {"pins", stats.pins},
+                             {"pinned_bytes", stats.pinned_bytes},
                              {"mode", cache::to_string(stats.mode)},
                              {"mode_reason", stats.mode_reason},
                              {"next_victims", std::move(next_victims)},
@@ -214,6 +216,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await sources_.credentials.handle(exchange);
     co_return;
   }
+  if (CacheControl::answers(path)) {
+    co_await cache_.handle(exchange);
+    co_return;
+  }
   if (Verifier::answers(path)) {
     co_await sources_.verifier.handle(exchange);
     co_return;
@@ -233,7 +239,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(405, "UNSUPPORTED",
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
-                                  "/v1/login, /v1/logout, /v1/reload and /v1/verify");
+                                  "/v1/login, /v1/logout, /v1/pin, /v1/unpin, /v1/purge, "
+                                  "/v1/verify and /v1/reload");
     co_return;
   }
   json::object answer;
@@ -253,8 +260,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   } else {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
-                                  "/v1/status, /v1/registries, /v1/fills, /v1/config and "
-                                  "/v1/credentials");
+                                  "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
+                                  "/v1/images, /v1/config and /v1/credentials");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;

@@ -13,6 +13,7 @@
 #include "cache/clock.h"
 #include "cache/store.h"
 #include "daemon/access.h"
+#include "daemon/cache_control.h"
 #include "daemon/credentials.h"
 #include "daemon/options.h"
 #include "daemon/verification.h"
@@ -29,16 +30,20 @@ class Control final : public proxy::Handler {
   struct Sources {
     const Config& config;
     const Clock& clock;
-    const cache::Store& store;
+    cache::Store& store;
     const proxy::Proxy& proxy;
-    const proxy::Registries& registries;
+    proxy::Registries& registries;
     const proxy::Fills& fills;
     Access& access;
     Credentials& credentials;
     Verifier& verifier;
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
   };
-  explicit Control(Sources sources) : sources_(sources), started_(sources.clock.now()) {}
+  explicit Control(Sources sources)
+      : sources_(sources),
+        cache_(
+            {.store = sources.store, .registries = sources.registries, .access = sources.access}),
+        started_(sources.clock.now()) {}
 
   enum class State { starting, ready, draining };
   void set_state(State state) { state_ = state; }
@@ -54,6 +59,7 @@ class Control final : public proxy::Handler {
   asio::awaitable<void> reload(proxy::Exchange& exchange);
 
   Sources sources_;
+  CacheControl cache_;
   Instant started_;
   State state_ = State::starting;
   std::vector<std::string> addresses_;

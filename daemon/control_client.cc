@@ -237,8 +237,9 @@ ControlError not_json(const std::filesystem::path& socket) {
 
 std::expected<json::value, ControlError> control_get(const std::filesystem::path& socket,
                                                      std::string_view target,
-                                                     std::chrono::milliseconds timeout) {
-  const auto body = exchange(socket, head("GET", target) + "\r\n", kMaxControlAnswerBytes, timeout);
+                                                     std::chrono::milliseconds timeout,
+                                                     std::size_t most_bytes) {
+  const auto body = exchange(socket, head("GET", target) + "\r\n", most_bytes, timeout);
   if (!body) return std::unexpected(body.error());
   boost::system::error_code bad_json;
   json::value value = json::parse(*body, bad_json);

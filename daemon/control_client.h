@@ -27,7 +27,8 @@ struct ControlError {
 // GET `target` ("/v1/status"); the whole exchange takes at most `timeout`.
 std::expected<boost::json::value, ControlError> control_get(
     const std::filesystem::path& socket, std::string_view target,
-    std::chrono::milliseconds timeout = std::chrono::seconds(10));
+    std::chrono::milliseconds timeout = std::chrono::seconds(10),
+    std::size_t most_bytes = kMaxControlAnswerBytes);
 
 // Credentials wait for identity services and registries. kubelet gives its provider 60 seconds.
 inline constexpr std::chrono::seconds kCredentialPatience{45};

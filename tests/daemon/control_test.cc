@@ -176,7 +176,7 @@ TEST_F(ControlTest, VerifiesEverythingAndNamesWhatIsDamaged) {
 TEST_F(ControlTest, SaysWhatItDoesNotOffer) {
   EXPECT_EQ(get("/v1/nothing").status, 404);
   EXPECT_EQ(
-      ask("POST /v1/purge HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+      ask("POST /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
           .status,
       405);
 }
