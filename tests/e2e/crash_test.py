@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import random
 import shutil
-import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import disk_calls
-from lab import MIB
-from node import Broken, Node, Wrong, disk_usage
-from origin import Image, Origin, make_image
+from disks import MIB
+from node import Node, Wrong, disk_usage
+from origin import Origin
 from points import Tally, fast_directory, only_point, seed, wanted
+from scenario import COUNTED, MAX_SIZE, STORED, Clients, Images, some_moment, wait_until_quiet
 
-SCENARIOS = ("start", "pull", "evict", "moment")
 # What the status may count beyond the files: blocks that this file system does not take for its
 # directories, and room for an index that is still to grow.
 SLACK = MIB
-MAX_SIZE = 12 * MIB
 # Of the later rounds, whose calls are much the same again.
 PER_SCENARIO = 300
 
@@ -37,34 +35,21 @@ class World:
 
     def __init__(self, home: Path, round_number: int) -> None:
         self.round = round_number
-        chance = random.Random(f"{seed()} {round_number}")
         self.home = home / f"round{round_number}"
         self.home.mkdir()
         self.origin = Origin()
-        odd = chance.randrange if round_number else lambda least, most: (least + most) // 2
-        self.few = self._image("few", [odd(1, 200_000) for _ in range(3)])
-        self.old = [self._image(f"old{i}", [odd(1 * MIB, 3 * MIB), 70_000]) for i in range(4)]
-        fresh = [0, 1, 4096, 100_000, odd(MIB, 2 * MIB), odd(2 * MIB, 4 * MIB)]
-        self.fresh = self._image("fresh", fresh)
-        self.images = [self.few, *self.old, self.fresh]
-        self.order = list(self.fresh.blobs)
-        if round_number:
-            chance.shuffle(self.order)
-        self.clients = 1 + round_number % 2
-        self._template([self.few], "small")
-        self._template([self.few, *self.old], "full")
-        self.calls = {name: self._count(name) for name in ("start", "pull", "evict")}
-
-    def _image(self, name: str, sizes: list[int]) -> Image:
-        return self.origin.add(make_image(name, sizes, seed() * 1000 + self.round))
+        self.images = Images(self.origin, round_number)
+        for name in sorted(set(STORED.values())):
+            self._store(name)
+        self.calls = {name: self._count(name) for name in COUNTED}
 
     def node(self, name: str) -> Node:
         return Node(self.home / name, self.origin, max_size=MAX_SIZE)
 
-    def _template(self, images: list[Image], name: str) -> None:
+    def _store(self, name: str) -> None:
         node = self.node(name)
         node.start()
-        for image in images:
+        for image in self.images.stored(name):
             node.pull(image)
         node.settle()
         node.stop_cleanly()
@@ -85,110 +70,78 @@ class World:
 
 class Point:
     def __init__(self, world: World, scenario: str, number: int) -> None:
-        self.world = world
-        self.scenario = scenario
-        self.number = number
+        self._world = world
+        self._scenario = scenario
+        self._number = number
         self._chance = random.Random(f"{seed()} {world.round} {scenario} {number}")
+        self._clients = Clients()
         self.node = world.node("point")
-        template = "small" if scenario in ("start", "pull") else "full"
-        shutil.copytree(world.home / template / "cache", self.node.cache)
-        self._broken: list[Broken] = []
-        self._wrong: list[BaseException] = []
+        shutil.copytree(world.home / STORED[scenario] / "cache", self.node.cache)
 
     def close(self) -> None:
         self.node.stop()
-        shutil.rmtree(self.world.home / "point")
-
-    # ---- up to the kill ------------------------------------------------------------------------
+        shutil.rmtree(self._world.home / "point")
 
     def run(self) -> bool:
         """True if the daemon was killed, and did not come to its end before."""
         node = self.node
         node.counted = True
-        if self.scenario == "start":
+        if self._scenario == "start":
             self._arm()
             node.launch()
             if node.wait_until_ready():
-                self._clients([lambda: node.pull(self.world.few)])
-        else:
-            node.start()
-            self._wait_until_quiet()
-            if self.scenario != "moment":
-                self._arm()
-            self._clients(self._fresh_pulls())
-        if self.scenario == "moment":
-            node.wait_for_death()
+                self._clients.run([lambda: node.pull(self._world.images.few)], lambda: None)
+            return self._end()
+        node.start()
+        wait_until_quiet(node)
+        if self._scenario == "moment":
+            self._clients.run(self._pulls(clients=2), self._kill_at_some_moment)
             return True
+        self._arm()
+        self._clients.run(self._pulls(self._world.images.clients), lambda: None)
         return self._end()
 
     def _arm(self) -> None:
-        after = self.world.round and self._chance.random() < 0.5
+        after = self._world.round > 0 and self._chance.random() < 0.5
         action = disk_calls.KILL_AFTER if after else disk_calls.KILL_BEFORE
-        self.node.calls.arm(self.number, action, times=1 if self.number else 0)
+        self.node.calls.arm(self._number, action, times=1 if self._number else 0)
 
-    def _wait_until_quiet(self) -> None:
-        """Until the start has looked at all files: the calls from here on are the scenario's."""
-        before = -1
-        while before != (now := self.node.calls.counted):
-            before = now
-            time.sleep(0.003)
+    def _pulls(self, clients: int) -> list[Callable[[], None]]:
+        images = self._world.images
+        orders = [images.order, images.order[::-1]][:clients]
+        return [lambda order=order: self.node.pull(images.fresh, order) for order in orders]
 
-    def _fresh_pulls(self) -> list[Callable[[], None]]:
-        fresh, order = self.world.fresh, self.world.order
-        orders = [order, order[::-1]][: self.world.clients]
-        if self.scenario == "moment":
-            orders = [order, order[::-1]]
-        return [lambda order=order: self.node.pull(fresh, order) for order in orders]
-
-    def _clients(self, pulls: list[Callable[[], None]]) -> None:
-        threads = [threading.Thread(target=self._client, args=(pull,)) for pull in pulls]
-        for thread in threads:
-            thread.start()
-        if self.scenario == "moment":
-            # Drawn so that half of them are within the first 20 ms.
-            time.sleep(self._chance.choice((0.02, 0.1)) * self._chance.random())
-            self.node.kill()
-        for thread in threads:
-            thread.join()
-
-    def _client(self, pull: Callable[[], None]) -> None:
-        try:
-            pull()
-        except Broken as error:
-            self._broken.append(error)
-        except BaseException as error:
-            self._wrong.append(error)
+    def _kill_at_some_moment(self) -> None:
+        some_moment(self._chance)
+        self.node.kill()
 
     def _end(self) -> bool:
-        node = self.node
-        if not node.calls.hits and not self._broken and node.process.exit_code() is None:
+        """It is killed now, if not yet, by what it does after its clients or for its end."""
+        node, broken = self.node, self._clients.broken
+        if not node.calls.hits and not broken:
             try:
                 node.settle()
             except OSError:
-                pass  # Killed by what it does after its clients have left.
+                pass  # Killed while it was asked.
         code = node.wait_for_death() if node.calls.hits else node.stop()
         if node.killed():
             return True
-        if code != 0 or self._broken:
-            raise Wrong(f"it ended with {code}, clients were told {self._broken}")
+        if code != 0 or broken:
+            raise Wrong(f"it ended with {code}, and clients were told {broken}")
         return False
 
-    # ---- and after -----------------------------------------------------------------------------
-
     def check(self) -> None:
-        if self._wrong:
-            raise self._wrong[0]
+        self._clients.check()
         node = self.node
         node.counted = False
         node.start()
-        for image in (self.world.fresh, self.world.few):
+        for image in (self._world.images.fresh, self._world.images.few):
             node.pull(image)
-        status = self._settled_status()
-        for what in ("quarantined",):
-            if status["cache"][what]:
-                raise Wrong(f"{status['cache'][what]} objects {what} by a kill, which damages none")
-        if status["cache"]["mode"] != "read-write":
-            raise Wrong(f"the cache is {status['cache']['mode']}: {status['cache']['mode_reason']}")
+        cache = self._settled_status()["cache"]
+        if cache["quarantined"]:
+            raise Wrong(f"{cache['quarantined']} objects were set aside, and a kill damages none")
+        if cache["mode"] != "read-write":
+            raise Wrong(f"the cache is {cache['mode']}: {cache['mode_reason']}")
         used = disk_usage(node.cache)
         if used > MAX_SIZE:
             raise Wrong(f"{used} bytes are used of max_size = {MAX_SIZE}")
@@ -196,7 +149,7 @@ class Point:
         node.check_files()
         node.check_index()
         if "set aside" in node.log.read_text():
-            raise Wrong("something was set aside")
+            raise Wrong("the index was set aside, and a kill damages none")
 
     def _settled_status(self) -> dict:
         """Once what the status counts is what is there."""
@@ -236,18 +189,18 @@ class Worlds:
             calls = self.of(round_number).calls
             numbers = {name: list(range(1, calls[name] + 1)) for name in calls}
             numbers["moment"] = list(range(PER_SCENARIO))
-            for name, list_of in numbers.items():
-                random.Random(f"{seed()} {round_number} {name}").shuffle(list_of)
+            for name, drawn in numbers.items():
+                random.Random(f"{seed()} {round_number} {name}").shuffle(drawn)
                 if round_number:
-                    del list_of[PER_SCENARIO:]
+                    del drawn[PER_SCENARIO:]
             while any(numbers.values()):
-                for name in SCENARIOS:
-                    if not numbers[name]:
+                for name, drawn in numbers.items():
+                    if not drawn:
                         continue
                     if given == count:
                         return
                     given += 1
-                    yield f"{name}:{numbers[name].pop()}:{round_number}"
+                    yield f"{name}:{drawn.pop()}:{round_number}"
             round_number += 1
 
 
@@ -272,8 +225,7 @@ class Crash(unittest.TestCase):
                 point.close()
 
         alone = only_point()
-        points = [alone] if alone else worlds.points(wanted(150))
-        tally.run(points, try_point, home / "log")
+        tally.run([alone] if alone else worlds.points(wanted(150)), try_point, home / "log")
         self.assertEqual(tally.failures, [])
         if not alone:
             # Some come after the end: a scenario does not always have as many calls.

@@ -1,0 +1,89 @@
+"""What a daemon does while it is broken: it starts, fills, evicts, for clients that pull images.
+
+Everything is drawn from the seed and the number of the round; the first round is the plain one.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from disks import MIB
+from node import Broken, Node
+from origin import Image, Origin, make_image
+from points import seed
+
+MAX_SIZE = 12 * MIB
+# The scenarios that have calls to be counted, and what is stored when they begin.
+STORED = {"start": "small", "pull": "small", "evict": "full", "moment": "full"}
+COUNTED = ("start", "pull", "evict")
+
+
+class Images:
+    """A few that are stored beforehand, and one that is pulled."""
+
+    def __init__(self, origin: Origin, round_number: int) -> None:
+        chance = random.Random(f"{seed()} {round_number}")
+        odd = chance.randrange if round_number else lambda least, most: (least + most) // 2
+
+        def image(name: str, sizes: list[int]) -> Image:
+            return origin.add(make_image(name, sizes, seed() * 1000 + round_number))
+
+        self.few = image("few", [odd(1, 200_000) for _ in range(3)])
+        # Together these nearly fill the cache, so that the fresh one makes some of them go.
+        self.old = [image(f"old{i}", [odd(2 * MIB, 3 * MIB), 70_000]) for i in range(4)]
+        sizes = [0, 1, 4096, 100_000, odd(MIB, 2 * MIB), odd(2 * MIB, 4 * MIB)]
+        self.fresh = image("fresh", sizes)
+        self.order = list(self.fresh.blobs)
+        if round_number:
+            chance.shuffle(self.order)
+        self.clients = 1 + round_number % 2
+
+    def stored(self, name: str) -> list[Image]:
+        return [self.few] if name == "small" else [self.few, *self.old]
+
+
+class Clients:
+    """Several at one time, and what became of them."""
+
+    def __init__(self) -> None:
+        self.broken: list[Broken] = []
+        self._wrong: list[BaseException] = []
+
+    def run(self, pulls: list[Callable[[], None]], meanwhile: Callable[[], None]) -> None:
+        threads = [threading.Thread(target=self._run, args=(pull,)) for pull in pulls]
+        for thread in threads:
+            thread.start()
+        meanwhile()
+        for thread in threads:
+            thread.join()
+
+    def _run(self, pull: Callable[[], None]) -> None:
+        try:
+            pull()
+        except Broken as error:
+            self.broken.append(error)
+        except BaseException as error:
+            self._wrong.append(error)
+
+    def check(self) -> None:
+        """Whatever came whole was right."""
+        if self._wrong:
+            raise self._wrong[0]
+
+
+def some_moment(chance: random.Random) -> None:
+    """While the clients pull; half of these moments are within the first 20 ms."""
+    time.sleep(chance.choice((0.02, 0.1)) * chance.random())
+
+
+def wait_until_quiet(node: Node) -> None:
+    """Until the start has looked at all files: the calls from here on are the clients'. No call
+    for this long is a guess, which costs no more than the scenario's name when it is wrong."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.025:
+        if before != (now := node.calls.counted):
+            before, since = now, time.monotonic()
+        time.sleep(0.002)
