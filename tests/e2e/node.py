@@ -137,6 +137,18 @@ class Node(Staithed):
         self.wait_until_stored()
         return self.status()
 
+    def wait_until_reconciled(self, seconds: float = 10) -> None:
+        """Until the start has found what is there, of which the index may lack the last second."""
+        deadline = time.monotonic() + seconds
+        while True:
+            cache = self.settle()["cache"]
+            there = len(self.blob_files()), len(self.manifest_files())
+            if (cache["blobs"], cache["manifests"]) == there:
+                return
+            if time.monotonic() > deadline:
+                raise Wrong(f"{there} blobs and manifests are there, and the status says {cache}")
+            time.sleep(0.01)
+
     def check_files(self) -> None:
         """Every file is one of the layout, and whole if its name says so."""
         for path in sorted(self.cache.rglob("*")):

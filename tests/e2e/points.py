@@ -77,5 +77,6 @@ class Tally:
     @staticmethod
     def _print_end_of(log: Path) -> None:
         if log.is_file():
-            lines = log.read_text(errors="replace").splitlines()[-30:]
-            print(*(f"    {line}" for line in lines), sep="\n", flush=True)
+            lines = log.read_text(errors="replace").splitlines()
+            told = [line for line in lines if " debug " not in line] + lines[-2:]
+            print(*(f"    {line[:240]}" for line in told[-6:]), sep="\n", flush=True)

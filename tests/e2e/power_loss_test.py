@@ -173,8 +173,8 @@ class Point:
         node.log.unlink(missing_ok=True)
         node.calls.disarm()
         node.start()
-        # The index has lost its last second, and what it lacks is found by listing.
         wait_until_quiet(node)
+        node.wait_until_reconciled()
         fetched = {digest: origin.fetches(digest) for _, digest in self.promised}
         for image, digest in self.promised:
             with node.client() as client:
