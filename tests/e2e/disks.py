@@ -97,6 +97,15 @@ class Disk:
         finally:
             os.close(fd)
 
+    def fail(self) -> bool:
+        """Has an ext4 believe that it has found an error in itself; False if it cannot be told."""
+        device = _ask("findmnt", "-n", "-o", "SOURCE", self.place).stdout.strip()
+        trigger = Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error")
+        if not trigger.exists():
+            return False
+        trigger.write_text("1")
+        return True
+
     def check(self) -> str:
         """What the file system's own checker has to say against it; it is not mounted."""
         found = _ask(*_CHECK[self.kind], self.file)

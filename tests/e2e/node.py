@@ -82,7 +82,9 @@ class Node(Staithed):
         if self.counted:
             environment |= self.calls.environment
         command = [binary("staithed"), "--config", self.config_file]
-        self._process = Process("staithed", command, self.log, environment | self.environment)
+        self._process = Process(
+            "staithed", command, self.log, environment | self.environment, before=self.limits
+        )
 
     def wait_until_ready(self, seconds: float = 30) -> bool:
         """False if it died instead."""

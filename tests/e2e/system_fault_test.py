@@ -85,6 +85,7 @@ class Pull(Faults):
 
     def points(self) -> Iterator[str]:
         for error, only in ERRORS.items():
+            self.store_again()
             self.daemon.calls.count(only)
             self.pull_another()
             calls = self.daemon.calls.matching
