@@ -250,25 +250,63 @@ class Client:
         """Gives the Cache-Status."""
         return self._get(image, f"blobs/{digest}", image.blobs[digest])
 
+    def open(self, image: Image, digest: str) -> Reading:
+        """For those who take their time with it."""
+        return Reading(self._connection, image, f"blobs/{digest}", image.blobs[digest])
+
     def _get(self, image: Image, what: str, truth: bytes) -> str:
-        path = f"/v2/{REGISTRY}/{image.repository}/{what}"
         self.sent = 0  # bytes of the body that came, for those who ask after it was cut
+        with Reading(self._connection, image, what, truth) as reading:
+            try:
+                return reading.take_rest()
+            finally:
+                self.sent = len(reading.received)
+
+
+class Reading:
+    """One answer while it comes; take_rest() is how it ends well."""
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, image: Image, what: str, truth: bytes
+    ) -> None:
+        self._connection = connection
+        self._path = f"/v2/{REGISTRY}/{image.repository}/{what}"
+        self._truth = truth
+        self._response: http.client.HTTPResponse | None = None
+        self.received = bytearray()
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._response:
+            self._response.close()
+
+    def take(self, size: int) -> int:
+        """At most as many bytes; gives how many came."""
         try:
-            self._connection.request("GET", path)
-            response = self._connection.getresponse()
-            received = bytearray()
-            while piece := response.read(1 << 20):
-                received += piece
-                self.sent = len(received)
+            if not self._response:
+                self._connection.request("GET", self._path)
+                self._response = self._connection.getresponse()
+            piece = self._response.read(size)
         except (http.client.HTTPException, OSError) as error:
             if isinstance(error, http.client.IncompleteRead):
-                self.sent += len(error.partial)
-            raise Broken(f"{what}: {type(error).__name__}: {error}") from error
+                self.received += error.partial
+            raise Broken(f"{self._path}: {type(error).__name__}: {error}") from error
+        self.received += piece
+        return len(piece)
+
+    def take_rest(self) -> str:
+        """Gives the Cache-Status, if all of it came and is right."""
+        while self.take(1 << 20):
+            pass
+        response, received = self._response, self.received
+        assert response
         if response.status != 200:
-            raise Wrong(f"{what}: {response.status} {bytes(received[:300])!r}")
+            raise Wrong(f"{self._path}: {response.status} {bytes(received[:300])!r}")
         length = response.getheader("Content-Length")
         if length is not None and len(received) < int(length):
-            raise Broken(f"{what}: {len(received)} of {length} bytes")
-        if received != truth:
-            raise Wrong(f"{what}: {len(received)} whole bytes that are not the {len(truth)} of it")
+            raise Broken(f"{self._path}: {len(received)} of {length} bytes")
+        if received != self._truth:
+            raise Wrong(f"{self._path}: {len(received)} whole bytes that are not the truth")
         return response.getheader("Cache-Status", "")
