@@ -9,11 +9,12 @@ STAITHE_POINTS=N says how many (./dev test --crash N); see points.py.
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import time
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import disk_calls
@@ -21,13 +22,20 @@ from disks import MIB
 from node import Node, Wrong, disk_usage
 from origin import Origin
 from points import Tally, fast_directory, only_point, seed, wanted
-from scenario import COUNTED, MAX_SIZE, STORED, Clients, Images, some_moment, wait_until_quiet
+from scenario import (
+    COUNTED,
+    MAX_SIZE,
+    STORED,
+    Clients,
+    Images,
+    Rounds,
+    some_moment,
+    wait_until_quiet,
+)
 
 # What the status may count beyond the files: blocks that this file system does not take for its
 # directories, and room for an index that is still to grow.
 SLACK = MIB
-# Of the later rounds, whose calls are much the same again.
-PER_SCENARIO = 300
 
 
 class World:
@@ -164,57 +172,17 @@ class Point:
             time.sleep(0.005)
 
 
-class Worlds:
-    """The world of a point, made when its round begins."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._world: World | None = None
-
-    def of(self, round_number: int) -> World:
-        if not self._world or self._world.round != round_number:
-            self.close()
-            self._world = World(self._home, round_number)
-        return self._world
-
-    def close(self) -> None:
-        if self._world:
-            self._world.close()
-        self._world = None
-
-    def points(self, count: int) -> Iterator[str]:
-        """A call of each scenario in turn, until there are no more in this round."""
-        given = round_number = 0
-        while True:
-            calls = self.of(round_number).calls
-            numbers = {name: list(range(1, calls[name] + 1)) for name in calls}
-            numbers["moment"] = list(range(PER_SCENARIO))
-            for name, drawn in numbers.items():
-                random.Random(f"{seed()} {round_number} {name}").shuffle(drawn)
-                if round_number:
-                    del drawn[PER_SCENARIO:]
-            while any(numbers.values()):
-                for name, drawn in numbers.items():
-                    if not drawn:
-                        continue
-                    if given == count:
-                        return
-                    given += 1
-                    yield f"{name}:{drawn.pop()}:{round_number}"
-            round_number += 1
-
-
 class Crash(unittest.TestCase):
     def test_no_kill_at_any_call_leaves_anything_wrong(self) -> None:
         home = fast_directory("staithe-crash-")
         self.addCleanup(shutil.rmtree, home, ignore_errors=True)
-        worlds = Worlds(home)
-        self.addCleanup(worlds.close)
+        rounds = Rounds(lambda number: World(home, number))
+        self.addCleanup(rounds.close)
         tally = Tally("crash_test")
 
         def try_point(name: str) -> None:
             scenario, number, round_number = name.split(":")
-            point = Point(worlds.of(int(round_number)), scenario, int(number))
+            point = Point(rounds.world(int(round_number)), scenario, int(number))
             try:
                 tally.counts["kills"] += point.run()
                 point.check()
@@ -225,7 +193,9 @@ class Crash(unittest.TestCase):
                 point.close()
 
         alone = only_point()
-        tally.run([alone] if alone else worlds.points(wanted(150)), try_point, home / "log")
+        points = (":".join(map(str, point)) for point in rounds.points())
+        points = [alone] if alone else itertools.islice(points, wanted(150))
+        tally.run(points, try_point, home / "log")
         self.assertEqual(tally.failures, [])
         if not alone:
             # Some come after the end: a scenario does not always have as many calls.

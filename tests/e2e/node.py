@@ -13,9 +13,7 @@ import select
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from disk_calls import DiskCalls
@@ -50,7 +48,6 @@ class Node(Staithed):
         self._notify = directory / "notify.sock"
         self.calls = DiskCalls(self.cache, directory / "calls")
         self.counted = False  # whether the next start is with the library
-        self.limits: Callable[[], None] | None = None  # run in the child, before the daemon
         self.configured(
             {
                 "listen": {"registry": [f"unix:{self.registry_socket}"], "drain_timeout": "1s"},
@@ -82,9 +79,7 @@ class Node(Staithed):
         if self.counted:
             environment |= self.calls.environment
         command = [binary("staithed"), "--config", self.config_file]
-        self._process = Process(
-            "staithed", command, self.log, environment | self.environment, before=self.limits
-        )
+        self._process = Process("staithed", command, self.log, environment | self.environment)
 
     def wait_until_ready(self, seconds: float = 30) -> bool:
         """False if it died instead."""

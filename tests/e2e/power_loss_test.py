@@ -12,10 +12,10 @@ root, loop devices, and mkfs.ext4 or mkfs.xfs.
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import unittest
-from collections.abc import Iterator
 from pathlib import Path
 
 import disk_calls
@@ -23,10 +23,18 @@ from disks import Disk, enter_private_mounts, usable
 from node import Broken, Node, Wrong, disk_usage
 from origin import Image, Origin
 from points import Tally, fast_directory, only_point, seed, wanted
-from scenario import COUNTED, MAX_SIZE, STORED, Clients, Images, some_moment, wait_until_quiet
+from scenario import (
+    COUNTED,
+    MAX_SIZE,
+    STORED,
+    Clients,
+    Images,
+    Rounds,
+    some_moment,
+    wait_until_quiet,
+)
 
 KINDS = ("ext4", "xfs")
-PER_SCENARIO = 300
 
 
 class World:
@@ -201,58 +209,19 @@ class Point:
             raise Wrong(f"the file system is damaged, so that this point says nothing: {found}")
 
 
-class Worlds:
-    def __init__(self, home: Path, kinds: list[str]) -> None:
-        self._home = home
-        self._kinds = kinds
-        self._world: World | None = None
-
-    def of(self, round_number: int) -> World:
-        if not self._world or self._world.round != round_number:
-            self.close()
-            self._world = World(self._home, self._kinds, round_number)
-        return self._world
-
-    def close(self) -> None:
-        if self._world:
-            self._world.close()
-        self._world = None
-
-    def points(self, count: int) -> Iterator[str]:
-        given = round_number = 0
-        while True:
-            calls = self.of(round_number).calls
-            points = {name: list(range(1, calls[name] + 1)) for name in calls}
-            points["moment"] = list(range(PER_SCENARIO))
-            for name, drawn in points.items():
-                random.Random(f"{seed()} {round_number} {name}").shuffle(drawn)
-                # The directories that a start looks into are many, and alike.
-                del drawn[PER_SCENARIO:]
-            while any(points.values()):
-                for name, drawn in points.items():
-                    if not drawn:
-                        continue
-                    number = drawn.pop()
-                    for kind in self._kinds:
-                        if given == count:
-                            return
-                        given += 1
-                        yield f"{kind}:{name}:{number}:{round_number}"
-            round_number += 1
-
-
 class PowerLoss(unittest.TestCase):
     def test_what_was_stored_is_there_and_whole_after_power_is_lost(self) -> None:
         enter_private_mounts()
         home = fast_directory("staithe-power-")
         self.addCleanup(shutil.rmtree, home, ignore_errors=True)
-        worlds = Worlds(home, usable(KINDS, home))
-        self.addCleanup(worlds.close)
+        kinds = usable(KINDS, home)
+        rounds = Rounds(lambda number: World(home, kinds, number))
+        self.addCleanup(rounds.close)
         tally = Tally("power_loss_test")
 
         def try_point(name: str) -> None:
             kind, scenario, number, round_number = name.split(":")
-            point = Point(worlds.of(int(round_number)), kind, scenario, int(number))
+            point = Point(rounds.world(int(round_number)), kind, scenario, int(number))
             try:
                 tally.counts[f"losses on {kind}"] += point.run()
                 point.check(tally)
@@ -263,7 +232,11 @@ class PowerLoss(unittest.TestCase):
                 point.close()
 
         alone = only_point()
-        tally.run([alone] if alone else worlds.points(wanted(40)), try_point, home / "log")
+        points = (
+            ":".join(map(str, (kind, *point))) for point in rounds.points() for kind in kinds
+        )
+        points = [alone] if alone else itertools.islice(points, wanted(40))
+        tally.run(points, try_point, home / "log")
         self.assertEqual(tally.failures, [])
 
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -28,14 +28,7 @@ class Process:
         env: dict[str, str] | None = None,
         outlive: bool = False,
         stdout: int | None = None,
-        before: Callable[[], None] | None = None,
     ) -> None:
-        def in_child() -> None:
-            if not outlive:
-                _die_with_parent()
-            if before:
-                before()
-
         self.name = name
         self.log = log
         with open(log, "ab") as out:
@@ -46,7 +39,7 @@ class Process:
                 stderr=out,
                 env={**os.environ, **(env or {})},
                 start_new_session=outlive,
-                preexec_fn=in_child,
+                preexec_fn=None if outlive else _die_with_parent,
             )
 
     @property

@@ -5,10 +5,12 @@ Everything is drawn from the seed and the number of the round; the first round i
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from disks import MIB
 from node import Broken, Node
@@ -16,6 +18,8 @@ from origin import Image, Origin, make_image
 from points import seed
 
 MAX_SIZE = 12 * MIB
+# Of the later rounds, whose calls are much the same again.
+PER_SCENARIO = 300
 # The scenarios that have calls to be counted, and what is stored when they begin.
 STORED = {"start": "small", "pull": "small", "evict": "full", "moment": "full"}
 COUNTED = ("start", "pull", "evict")
@@ -43,6 +47,48 @@ class Images:
 
     def stored(self, name: str) -> list[Image]:
         return [self.few] if name == "small" else [self.few, *self.old]
+
+
+class World(Protocol):
+    """What the points of one round are tried in."""
+
+    round: int
+    calls: dict[str, int]  # how many each scenario has
+
+    def close(self) -> None: ...
+
+
+class Rounds:
+    """One round after the other, each with a world that is made when it begins."""
+
+    def __init__(self, make: Callable[[int], World]) -> None:
+        self._make = make
+        self._world: World | None = None
+
+    def world(self, number: int) -> World:
+        if not self._world or self._world.round != number:
+            self.close()
+            self._world = self._make(number)
+        return self._world
+
+    def close(self) -> None:
+        if self._world:
+            self._world.close()
+        self._world = None
+
+    def points(self) -> Iterator[tuple[str, int, int]]:
+        """Scenario, call and round: a call of each scenario in turn, until there are no more in
+        this round."""
+        for number in itertools.count():
+            calls = self.world(number).calls
+            left = {name: list(range(1, calls[name] + 1)) for name in calls}
+            left["moment"] = list(range(PER_SCENARIO))
+            for name, drawn in left.items():
+                random.Random(f"{seed()} {number} {name}").shuffle(drawn)
+                if number:
+                    del drawn[PER_SCENARIO:]
+            while any(left.values()):
+                yield from ((name, drawn.pop(), number) for name, drawn in left.items() if drawn)
 
 
 class Clients:
