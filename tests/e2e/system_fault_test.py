@@ -1,11 +1,10 @@
 #!/usr/bin/python3
 """Each call to the file system of the cache fails in turn, while an image is pulled and while the
-daemon starts: no pull fails, nothing is wrong, nothing leaks, and no file is synced again whose sync
+daemon starts and ends: no pull fails, nothing is wrong, nothing leaks, and no file is synced again whose sync
 has failed (F6, F7, F9, F11, F12).
 
-A point is `pull:error:number` or `start:error:number`; `halve` instead of an error makes a read or
-write do half of what it was asked for. All of them are tried; STAITHE_POINTS=N bounds how many of
-each of the two.
+A point is `pull:error:number`, and so for `hit`, `start` and `stop`; `halve` instead of an error makes a
+read or write do half of what it was asked for. STAITHE_POINTS=N says how many of each.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from pathlib import Path
 import disk_calls
 from disk_calls import OPENING, READING, SIZED, WRITING
 from disks import MIB
-from node import REGISTRY, Broken, Node, Wrong
+from node import Broken, Client, Node, Wrong
 from origin import Image, Origin, make_image
 from points import Tally, fast_directory, only_point, seed, wanted
+from scenario import wait_until_quiet
 
 # What a kernel may answer, and to which calls.
 ERRORS: dict[str, tuple[str, ...]] = {
@@ -66,6 +66,28 @@ class Faults(unittest.TestCase):
 
     def image(self, number: int) -> Image:
         return self.origin.add(make_image(f"image{number}", SIZES, seed()))
+
+
+    def pull(self, node: Node, image: Image) -> None:
+        """As a client does that tries once more what was cut off in the middle of a body."""
+        for digest in ["", *image.blobs]:
+            with node.client() as client:
+                try:
+                    self.get(client, image, digest)
+                    continue
+                except Broken as broken:
+                    if client.sent == 0:
+                        raise Wrong(f"cut before its first byte: {broken}") from broken
+            self.tally.counts["transfers tried twice"] += 1
+            with node.client() as client:
+                self.get(client, image, digest)
+
+    @staticmethod
+    def get(client: Client, image: Image, digest: str) -> None:
+        if digest:
+            client.blob(image, digest)
+        else:
+            client.manifest(image, "1")
 
 
 class Pull(Faults):
@@ -117,39 +139,16 @@ class Pull(Faults):
         image = self.image(next(self.numbers))
         arm(self.daemon, error, int(number))
         try:
-            self.pull(image)
+            self.pull(self.daemon, image)
             self.daemon.settle()
-        finally:
             self.daemon.calls.disarm()
-        try:
             self.check(image, error)
         except AssertionError as why:
             raise Wrong(f"{self.daemon.calls.hit()}: {why}") from why
+        finally:
+            self.daemon.calls.disarm()
         self.tally.counts["calls failed"] += self.daemon.calls.hits
         self.origin.remove(image)
-
-    def pull(self, image: Image) -> None:
-        """As a client does that tries once more what was cut off in the middle of a body."""
-        wanted_of = ["", *image.blobs]
-        for digest in wanted_of:
-            with self.daemon.client() as client:
-                try:
-                    self.get(client, image, digest)
-                    continue
-                except Broken as broken:
-                    if client.sent == 0:
-                        hit = self.daemon.calls.hit()
-                        raise Wrong(f"{hit}: cut before its first byte: {broken}") from broken
-            self.tally.counts["transfers tried twice"] += 1
-            with self.daemon.client() as client:
-                self.get(client, image, digest)
-
-    @staticmethod
-    def get(client, image: Image, digest: str) -> None:
-        if digest:
-            client.blob(image, digest)
-        else:
-            client.manifest(image, "1")
 
     def check(self, image: Image, error: str) -> None:
         calls = self.daemon.calls
@@ -188,15 +187,38 @@ class Pull(Faults):
         ]
 
 
-class Start(Faults):
-    def test_a_call_that_fails_hinders_no_start(self) -> None:
+class OnStored(Faults):
+    """Each point begins with a copy of a cache that holds an image."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.few = self.image(0)
-        stored = self.node("stored")
-        stored.start()
-        stored.pull(self.few)
-        stored.settle()
-        stored.stop_cleanly()
-        self.stored = stored
+        self.stored = self.node("stored")
+        self.stored.start()
+        self.stored.pull(self.few)
+        self.stored.settle()
+        self.stored.stop_cleanly()
+
+    def copy(self) -> Node:
+        node = self.node("point")
+        shutil.copytree(self.stored.cache, node.cache)
+        return node
+
+    def drop(self, node: Node) -> None:
+        node.stop()
+        shutil.rmtree(self.home / "point")
+
+    @staticmethod
+    def in_turn(scenario: str, calls: dict[str, int]) -> Iterator[str]:
+        """The first call with each error, the second with each, and so on."""
+        for number in range(1, max(calls.values()) + 1):
+            for error in calls:
+                if number <= calls[error]:
+                    yield f"{scenario}:{error}:{number}"
+
+
+class Start(OnStored):
+    def test_a_call_that_fails_hinders_no_start(self) -> None:
         self.tally = Tally("system_fault_test, starts")
         self.given_up: dict[str, str] = {}
         alone = only_point()
@@ -216,18 +238,8 @@ class Start(Faults):
             node.calls.count(only)
             node.start()
             calls[error] = node.calls.matching
-            node.stop_cleanly()
-            shutil.rmtree(self.home / "point")
-        for number in itertools.count(1):
-            left = [error for error in calls if number <= calls[error]]
-            if not left:
-                return
-            yield from (f"start:{error}:{number}" for error in left)
-
-    def copy(self) -> Node:
-        node = self.node("point")
-        shutil.copytree(self.stored.cache, node.cache)
-        return node
+            self.drop(node)
+        yield from self.in_turn("start", calls)
 
     def try_point(self, point: str) -> None:
         _, error, number = point.split(":")
@@ -244,8 +256,7 @@ class Start(Faults):
             shutil.copy(node.log, self.home / "log")
             raise Wrong(f"{node.calls.hit()}: {why!r}") from why
         finally:
-            node.stop()
-            shutil.rmtree(self.home / "point")
+            self.drop(node)
 
     def check(self, node: Node) -> None:
         node.pull(self.few)
@@ -266,6 +277,103 @@ class Start(Faults):
         self.tally.counts["starts given up"] += 1
         what = f"{node.calls.hit_call} of the {'lock' if of else 'directory'}, exit code {code}"
         self.given_up[what] = said[-1].partition("error=")[2]
+
+
+class Hit(OnStored):
+    """The first reading of what is stored, which is verified meanwhile."""
+
+    def test_a_call_that_fails_costs_no_hit(self) -> None:
+        self.tally = Tally("system_fault_test, hits")
+        alone = only_point()
+        points = [alone] if alone else itertools.islice(self.points(), wanted(150))
+        if not alone or alone.startswith("hit:"):
+            self.tally.run(points, self.try_point, self.home / "log")
+        self.assertEqual(self.tally.failures, [])
+
+    def points(self) -> Iterator[str]:
+        calls = {}
+        for error, only in ERRORS.items():
+            node = self.running()
+            node.calls.count(only)
+            self.pull(node, self.few)
+            calls[error] = node.calls.matching
+            self.drop(node)
+        yield from self.in_turn("hit", calls)
+
+    def running(self) -> Node:
+        node = self.copy().start()
+        wait_until_quiet(node)
+        return node
+
+    def try_point(self, point: str) -> None:
+        _, error, number = point.split(":")
+        node = self.running()
+        try:
+            arm(node, error, int(number))
+            self.pull(node, self.few)
+            self.tally.counts["calls failed"] += node.calls.hits
+            node.calls.disarm()
+            self.pull(node, self.few)
+            node.settle()
+            node.stop_cleanly()
+            node.check_files()
+        except Exception as why:
+            shutil.copy(node.log, self.home / "log")
+            raise Wrong(f"{node.calls.hit()}: {why!r}") from why
+        finally:
+            self.drop(node)
+
+
+class Stop(OnStored):
+    """The end, when the index is written and its log goes into it."""
+
+    def test_a_call_that_fails_hinders_no_end(self) -> None:
+        self.tally = Tally("system_fault_test, ends")
+        alone = only_point()
+        points = [alone] if alone else itertools.islice(self.points(), wanted(150))
+        if not alone or alone.startswith("stop:"):
+            self.tally.run(points, self.try_point, self.home / "log")
+        self.assertEqual(self.tally.failures, [])
+
+    def points(self) -> Iterator[str]:
+        calls = {}
+        for error, only in ERRORS.items():
+            node = self.running()
+            node.calls.count(only)
+            node.stop_cleanly()
+            calls[error] = node.calls.matching
+            self.drop(node)
+        yield from self.in_turn("stop", calls)
+
+    def running(self) -> Node:
+        """With something that its end has to write."""
+        node = self.copy().start()
+        wait_until_quiet(node)
+        node.pull(self.few)
+        node.settle()
+        return node
+
+    def try_point(self, point: str) -> None:
+        _, error, number = point.split(":")
+        node = self.running()
+        try:
+            arm(node, error, int(number))
+            node.stop_cleanly()
+            self.tally.counts["calls failed"] += node.calls.hits
+            if node.calls.resyncs:
+                raise Wrong(f"{node.calls.resync_path} was synced again after its sync had failed")
+            node.calls.disarm()
+            node.start()
+            node.pull(self.few)
+            node.wait_until_reconciled()
+            node.stop_cleanly()
+            node.check_files()
+            node.check_index()
+        except Exception as why:
+            shutil.copy(node.log, self.home / "log")
+            raise Wrong(f"{node.calls.hit()}: {why!r}") from why
+        finally:
+            self.drop(node)
 
 
 class Lasting(Faults):
@@ -315,7 +423,7 @@ class Lasting(Faults):
             self.assertLessEqual(set(self.image(6).blobs), set(stored), error)
             node.stop_cleanly()
             node.check_files()
-        print(f"system_fault_test: {len(nodes)} lasting faults, and all of {REGISTRY} was served")
+        print(f"system_fault_test: {len(nodes)} lasting faults, {6 * len(nodes)} pulls, 0 failures")
 
 
 if __name__ == "__main__":
