@@ -2,9 +2,9 @@
 """Ten times its size goes through a cache: not one byte more than max_size is ever taken, and what
 is read again and again stays (F27).
 
-The cache has a file system of its own, so that one figure, taken in a tight loop, holds all it takes
-at that instant: blobs, what is being written, directories, the index, and files that were removed
-and are still open in a slow reader. Needs root and a loop device.
+The cache has a file system of its own, so that one figure, taken in a tight loop, holds all that it
+takes at an instant: blobs, what is being written, directories, the index, and files that were
+removed and are still open in a slow reader. Needs root and a loop device.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 # What each file system is made and mounted with. XFS is not made smaller than this.
 SIZES = {"ext4": 64 * MIB, "xfs": 320 * MIB}
-_MAKE = {"ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"], "xfs": ["mkfs.xfs", "-q", "-f", "-K"]}
+_MAKE = {
+    "ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"],
+    "xfs": ["mkfs.xfs", "-q", "-f", "-K"],
+}
 _OPTIONS = {"ext4": "loop,noinit_itable", "xfs": "loop"}
 _CHECK = {"ext4": ["e2fsck", "-fn"], "xfs": ["xfs_repair", "-n"]}
 

@@ -1,4 +1,4 @@
-"""A registry inside the test's own process: images of seeded bytes, Ranges, and a count of requests.
+"""A registry inside the test's own process: images of seeded bytes, Ranges, a count of requests.
 
 It costs milliseconds where the lab's real one costs a second, for tests that start a daemon
 hundreds of times.

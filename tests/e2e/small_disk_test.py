@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""A thousand pulls each on a full disk, on one without inodes, on a read-only one, and within a file
-size limit: all succeed with the right bytes, the status says what is the matter, and storing resumes
-by itself when the cause is gone (F7, F8, F9, F10).
+"""A thousand pulls each on a full disk, on one without inodes, on a read-only one, and within a
+file size limit: all succeed with the right bytes, the status says what is the matter, and storing
+resumes by itself when the cause is gone (F7, F8, F9, F10).
 
 STAITHE_PULLS=N says how many. Needs root; those on ext4 need mkfs.ext4 and loop devices.
 """

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Each call to the file system of the cache fails in turn, while an image is pulled and while the
-daemon starts and ends: no pull fails, nothing is wrong, nothing leaks, and no file is synced again whose sync
-has failed (F6, F7, F9, F11, F12).
+daemon starts and ends: no pull fails, nothing is wrong, nothing leaks, and no file is synced again
+whose sync has failed (F6, F7, F9, F11, F12).
 
-A point is `pull:error:number`, and so for `hit`, `start` and `stop`; `halve` instead of an error makes a
-read or write do half of what it was asked for. STAITHE_POINTS=N says how many of each.
+A point is `pull:error:number`, and so for `hit`, `start` and `stop`; `halve` instead of an error
+makes a read or write do half of what it was asked for. STAITHE_POINTS=N says how many of each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import shutil
 import time
 import unittest
 from collections.abc import Iterator
-from pathlib import Path
 
 import disk_calls
 from disk_calls import OPENING, READING, SIZED, WRITING
