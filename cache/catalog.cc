@@ -27,6 +27,8 @@ void Catalog::restore(Index::Contents contents) {
                                      .size_bytes = row.size_bytes,
                                      .used_order = row.used_order,
                                      .used_unix_seconds = row.used_unix_seconds,
+                                     .reused = row.reused,
+                                     .verified_unix_seconds = row.verified_unix_seconds,
                                      .verified = false},
                           .links = {},
                           .position = position});
@@ -46,6 +48,17 @@ void Catalog::restore(Index::Contents contents) {
   for (const TagRow& row : contents.tags)
     tags_.insert_or_assign(tag_key(row.repository, row.tag),
                            Tag{row.digest, row.checked_unix_seconds});
+  for (const MarkRow& row : contents.marks) {
+    Partial& partial = partials_[row.digest];
+    if (partial.marks.empty()) partial.number = row.number;
+    if (partial.number == row.number) partial.marks.push_back({row.offset_bytes, row.prefix});
+  }
+  for (const PinRow& row : contents.pins) {
+    auto& needs = pins_[{row.repository, row.reference}];
+    if (!row.digest) continue;
+    needs.push_back(*row.digest);
+    ++pinned_[*row.digest];
+  }
 }
 
 const Catalog::Object* Catalog::find(const Digest& digest) const {
@@ -67,6 +80,8 @@ void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_byte
                   .size_bytes = size_bytes,
                   .used_order = ++last_order_,
                   .used_unix_seconds = now_unix_seconds,
+                  .reused = false,
+                  .verified_unix_seconds = verified ? now_unix_seconds : 0,
                   .verified = verified};
   count(entry.object, true);
   used_.insert(digest);
@@ -79,6 +94,8 @@ void Catalog::add_found(const Digest& digest, ObjectKind kind, std::uint64_t siz
                       .size_bytes = size_bytes,
                       .used_order = --first_order_,
                       .used_unix_seconds = 0,
+                      .reused = false,
+                      .verified_unix_seconds = 0,
                       .verified = false};
   objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position});
   count(object, true);
@@ -95,9 +112,12 @@ void Catalog::touch(const Digest& digest, std::int64_t now_unix_seconds) {
   used_.insert(digest);
 }
 
-void Catalog::set_verified(const Digest& digest) {
-  if (const auto it = objects_.find(digest); it != objects_.end())
-    it->second.object.verified = true;
+void Catalog::set_verified(const Digest& digest, std::int64_t now_unix_seconds) {
+  const auto it = objects_.find(digest);
+  if (it == objects_.end()) return;
+  it->second.object.verified = true;
+  it->second.object.verified_unix_seconds = now_unix_seconds;
+  used_.insert(digest);
 }
 
 void Catalog::set_size(const Digest& digest, std::uint64_t size_bytes) {
@@ -182,6 +202,64 @@ void Catalog::drop_tag(std::string_view repository, std::string_view tag) {
   changes_.emplace_back(DropTag{std::string(repository), std::string(tag)});
 }
 
+void Catalog::mark(const Digest& digest, std::uint64_t number, Mark mark) {
+  Partial& partial = partials_[digest];
+  if (partial.number != number && !partial.marks.empty()) {
+    partial.marks.clear();
+    changes_.emplace_back(DropMarks{digest});
+  }
+  partial.number = number;
+  partial.marks.push_back(mark);
+  changes_.emplace_back(MarkRow{digest, number, mark.offset_bytes, mark.prefix});
+}
+
+const Catalog::Partial* Catalog::partial(const Digest& digest) const {
+  const auto it = partials_.find(digest);
+  return it == partials_.end() ? nullptr : &it->second;
+}
+
+void Catalog::cut_marks(const Digest& digest, std::size_t count) {
+  const auto it = partials_.find(digest);
+  if (it == partials_.end() || it->second.marks.size() <= count) return;
+  if (count == 0) return drop_partial(digest);
+  it->second.marks.resize(count, it->second.marks.front());
+  changes_.emplace_back(DropMarks{digest});
+  for (const Mark& mark : it->second.marks)
+    changes_.emplace_back(MarkRow{digest, it->second.number, mark.offset_bytes, mark.prefix});
+}
+
+void Catalog::drop_partial(const Digest& digest) {
+  if (partials_.erase(digest) > 0) changes_.emplace_back(DropMarks{digest});
+}
+
+void Catalog::put_pin(const PinName& name, std::vector<Digest> needs) {
+  std::ranges::sort(needs);
+  needs.erase(std::ranges::unique(needs).begin(), needs.end());
+  if (const auto it = pins_.find(name); it != pins_.end() && it->second == needs) return;
+  forget_pin(name);
+  changes_.emplace_back(PinRow{name.repository, name.reference, std::nullopt});
+  for (const Digest& digest : needs) {
+    ++pinned_[digest];
+    changes_.emplace_back(PinRow{name.repository, name.reference, digest});
+  }
+  pins_[name] = std::move(needs);
+}
+
+bool Catalog::drop_pin(const PinName& name) {
+  if (!pins_.contains(name)) return false;
+  forget_pin(name);
+  return true;
+}
+
+void Catalog::forget_pin(const PinName& name) {
+  const auto it = pins_.find(name);
+  if (it == pins_.end()) return;
+  for (const Digest& digest : it->second)
+    if (--pinned_.at(digest) == 0) pinned_.erase(digest);
+  pins_.erase(it);
+  changes_.emplace_back(DropPin{name.repository, name.reference});
+}
+
 std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.end()}; }
 
 std::vector<Change> Catalog::take_changes() {
@@ -223,6 +301,14 @@ std::vector<Change> Catalog::everything() const {
     changes.emplace_back(
         TagRow{key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
   }
+  for (const auto& [digest, partial] : partials_)
+    for (const Mark& mark : partial.marks)
+      changes.emplace_back(MarkRow{digest, partial.number, mark.offset_bytes, mark.prefix});
+  for (const auto& [name, needs] : pins_) {
+    changes.emplace_back(PinRow{name.repository, name.reference, std::nullopt});
+    for (const Digest& digest : needs)
+      changes.emplace_back(PinRow{name.repository, name.reference, digest});
+  }
   return changes;
 }
 
@@ -244,7 +330,9 @@ ObjectRow Catalog::row(const Digest& digest, const Object& object) const {
           .kind = object.kind,
           .size_bytes = object.size_bytes,
           .used_order = object.used_order,
-          .used_unix_seconds = object.used_unix_seconds};
+          .used_unix_seconds = object.used_unix_seconds,
+          .reused = object.reused,
+          .verified_unix_seconds = object.verified_unix_seconds};
 }
 
 void Catalog::count(const Object& object, bool added) {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <optional>
 #include <ranges>
 #include <string>
@@ -29,7 +30,24 @@ class Catalog {
     std::uint64_t size_bytes;
     std::int64_t used_order;
     std::int64_t used_unix_seconds;
-    bool verified;  // its bytes were hashed since this process started
+    bool reused;                         // as in ObjectRow
+    std::int64_t verified_unix_seconds;  // as in ObjectRow
+    bool verified;                       // its bytes were hashed since this process started
+  };
+  // A blob that was begun: what its file held at some moments, by rising offset.
+  struct Mark {
+    std::uint64_t offset_bytes;
+    Digest prefix;  // the digest of the bytes up to there
+  };
+  struct Partial {
+    std::uint64_t number = 0;  // of its file; see Layout
+    std::vector<Mark> marks;
+  };
+  // An image that is to stay: "registry/repository", and a tag or digest.
+  struct PinName {
+    std::string repository;
+    std::string reference;
+    auto operator<=>(const PinName&) const = default;
   };
   struct Tag {
     Digest digest;
@@ -51,7 +69,7 @@ class Catalog {
   // Adds what was found on disk without a row: the least recently used.
   void add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes);
   void touch(const Digest& digest, std::int64_t now_unix_seconds);
-  void set_verified(const Digest& digest);
+  void set_verified(const Digest& digest, std::int64_t now_unix_seconds);
   void set_size(const Digest& digest, std::uint64_t size_bytes);
   void drop(const Digest& digest);
 
@@ -65,6 +83,23 @@ class Catalog {
                std::int64_t checked_unix_seconds);
   std::optional<Tag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
+
+  // The digest of the first `offset_bytes` bytes of the blob that is being written to the file
+  // `number`. Another number begins the blob anew.
+  void mark(const Digest& digest, std::uint64_t number, Mark mark);
+  const Partial* partial(const Digest& digest) const;
+  // Only its first `count` marks are true.
+  void cut_marks(const Digest& digest, std::size_t count);
+  void drop_partial(const Digest& digest);
+  const std::unordered_map<Digest, Partial>& partials() const { return partials_; }
+
+  // Keeps `needs` for this image from now on, in place of what it needed before.
+  void put_pin(const PinName& name, std::vector<Digest> needs);
+  // False if there was none.
+  bool drop_pin(const PinName& name);
+  const std::map<PinName, std::vector<Digest>>& pins() const { return pins_; }
+  // An image that is to stay needs it, whether it is here yet or not.
+  bool pinned(const Digest& digest) const { return pinned_.contains(digest); }
 
   const Totals& totals() const { return totals_; }
   std::size_t tag_count() const { return tags_.size(); }
@@ -100,6 +135,7 @@ class Catalog {
   std::optional<RepositoryId> interned(std::string_view repository) const;
   ObjectRow row(const Digest& digest, const Object& object) const;
   void count(const Object& object, bool added);
+  void forget_pin(const PinName& name);
   static std::string tag_key(std::string_view repository, std::string_view tag);
 
   std::unordered_map<Digest, Entry> objects_;
@@ -111,6 +147,9 @@ class Catalog {
   std::unordered_map<std::string, RepositoryId> repository_ids_;
   std::vector<std::string> repositories_;
   std::unordered_map<std::string, Tag> tags_;  // by tag_key()
+  std::unordered_map<Digest, Partial> partials_;
+  std::map<PinName, std::vector<Digest>> pins_;
+  std::unordered_map<Digest, std::size_t> pinned_;  // how many pins need it
 
   std::unordered_set<Digest> used_;  // objects whose row must be written again
   std::vector<Change> changes_;

@@ -32,6 +32,20 @@ namespace {
   throw_errno(doing, path);
 }
 
+File open_regular(const std::filesystem::path& path, int access) {
+  const int fd = ::open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno == ENOENT) return File();
+    throw_errno("cannot open", path);
+  }
+  File file(fd);
+  struct stat status{};
+  if (::fstat(fd, &status) != 0) throw_errno("cannot look at", path);
+  if (!S_ISREG(status.st_mode))
+    throw Failure(Errc::storage_failed, path.string() + " is not a regular file");
+  return file;
+}
+
 }  // namespace
 
 File::~File() {
@@ -45,19 +59,9 @@ void remove_quietly(Disk& disk, const std::filesystem::path& path) {
   }
 }
 
-File PosixDisk::open(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) {
-    if (errno == ENOENT) return File();
-    throw_errno("cannot open", path);
-  }
-  File file(fd);
-  struct stat status{};
-  if (::fstat(fd, &status) != 0) throw_errno("cannot look at", path);
-  if (!S_ISREG(status.st_mode))
-    throw Failure(Errc::storage_failed, path.string() + " is not a regular file");
-  return file;
-}
+File PosixDisk::open(const std::filesystem::path& path) { return open_regular(path, O_RDONLY); }
+
+File PosixDisk::reopen(const std::filesystem::path& path) { return open_regular(path, O_RDWR); }
 
 File PosixDisk::create(const std::filesystem::path& path) {
   const int fd =
@@ -70,6 +74,24 @@ std::uint64_t PosixDisk::size(const File& file) {
   struct stat status{};
   if (::fstat(file.fd(), &status) != 0) throw_errno("cannot look at", file);
   return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::uint64_t PosixDisk::allocated(const std::filesystem::path& path) {
+  struct stat status{};
+  if (::lstat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT) return 0;
+    throw_errno("cannot look at", path);
+  }
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;  // stat(2)
+}
+
+bool PosixDisk::preallocate(const File& file, std::uint64_t bytes) {
+  for (;;) {
+    if (::fallocate(file.fd(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0) return true;
+    if (errno == EINTR) continue;
+    if (errno == EOPNOTSUPP || errno == ENOSYS) return false;
+    throw_errno("cannot set space aside for", file);
+  }
 }
 
 void PosixDisk::write(const File& file, std::span<const char> bytes, std::uint64_t offset) {

@@ -50,7 +50,14 @@ class Disk {
   virtual File open(const std::filesystem::path& path) = 0;
   // A new file for reading and writing, mode 0600; fails if the name exists.
   virtual File create(const std::filesystem::path& path) = 0;
+  // An existing regular file for reading and writing; a File without descriptor if there is none.
+  virtual File reopen(const std::filesystem::path& path) = 0;
   virtual std::uint64_t size(const File& file) = 0;
+  // What a file or directory takes of the disk; 0 if there is none.
+  virtual std::uint64_t allocated(const std::filesystem::path& path) = 0;
+  // Has the file system set aside what the first `bytes` of the file take, without changing the
+  // file's size. False if it cannot do that.
+  virtual bool preallocate(const File& file, std::uint64_t bytes) = 0;
 
   // All of `bytes` at `offset`.
   virtual void write(const File& file, std::span<const char> bytes, std::uint64_t offset) = 0;
@@ -81,7 +88,10 @@ class PosixDisk final : public Disk {
  public:
   File open(const std::filesystem::path& path) override;
   File create(const std::filesystem::path& path) override;
+  File reopen(const std::filesystem::path& path) override;
   std::uint64_t size(const File& file) override;
+  std::uint64_t allocated(const std::filesystem::path& path) override;
+  bool preallocate(const File& file, std::uint64_t bytes) override;
   void write(const File& file, std::span<const char> bytes, std::uint64_t offset) override;
   std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) override;
   void sync(const File& file) override;

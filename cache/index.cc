@@ -9,26 +9,11 @@
 #include <string_view>
 
 #include "cache/disk.h"
+#include "cache/index_schema.h"
 
 namespace staithe::cache {
 
 namespace {
-
-// Version of the tables below. Another version's index is set aside and rebuilt from the files, in
-// both directions of a release (F36).
-constexpr int schema_version = 1;
-
-constexpr const char* schema = R"sql(
-CREATE TABLE blobs(
-  digest TEXT PRIMARY KEY, kind INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-  used_order INTEGER NOT NULL, used_unix_seconds INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE links(
-  repository TEXT NOT NULL, digest TEXT NOT NULL, checked_unix_seconds INTEGER NOT NULL,
-  PRIMARY KEY(digest, repository)) WITHOUT ROWID;
-CREATE TABLE tags(
-  repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
-  checked_unix_seconds INTEGER NOT NULL, PRIMARY KEY(repository, tag)) WITHOUT ROWID;
-)sql";
 
 // The names that SQLite uses for one database.
 constexpr std::array<const char*, 4> database_files = {"index.db", "index.db-wal", "index.db-shm",
@@ -147,20 +132,37 @@ class Index::Database {
     // One connection writes and checkpoints (the model's order of a durable store), so nobody else
     // is let in, which also spares the shared memory file. WAL with NORMAL keeps the file
     // consistent at every instant and loses at most the last commits, which the files give back.
+    // A log beyond the limits is written into the database, and cut: it is disk that no blob has.
     run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-        "PRAGMA temp_store=MEMORY;");
-    const Statement version = prepare("PRAGMA user_version");
-    step(version);
-    const int found = sqlite3_column_int(version.get(), 0);
+        "PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=128; PRAGMA "
+        "journal_size_limit=524288;");
+    const int found = number("PRAGMA user_version");
     if (found == schema_version) return;
-    const Statement tables = prepare("SELECT count(*) FROM sqlite_master");
-    step(tables);
-    if (found != 0 || sqlite3_column_int(tables.get(), 0) != 0)
+    if (found > schema_version) {
+      const bool says = number("SELECT count(*) FROM sqlite_master WHERE name='meta'") == 1;
+      const int usable_from = says ? number("SELECT value FROM meta WHERE name='usable_from'") : 0;
+      if (usable_from > 0 && usable_from <= schema_version) return;
+    }
+    const bool empty = found == 0 && number("SELECT count(*) FROM sqlite_master") == 0;
+    if (!empty && (found < 1 || found > schema_version))
       throw Damaged("index " + path_.string() + " has schema version " + std::to_string(found) +
                     ", this release uses " + std::to_string(schema_version));
-    run((std::string("BEGIN;") + schema + "PRAGMA user_version=" + std::to_string(schema_version) +
-         ";COMMIT;")
-            .c_str());
+    std::string steps = "BEGIN IMMEDIATE;";
+    for (const SchemaStep& step : schema_steps)
+      if (step.version > found) steps += step.sql;
+    steps += "PRAGMA user_version=" + std::to_string(schema_version) + ";COMMIT;";
+    try {
+      run(steps.c_str());
+    } catch (const Failure&) {
+      if (in_transaction()) roll_back();
+      throw;
+    }
+  }
+
+  // The first column of the first row; 0 if there is none.
+  int number(const char* sql) {
+    const Statement statement = prepare(sql);
+    return step(statement) ? sqlite3_column_int(statement.get(), 0) : 0;
   }
 
   void bind(const Statement& statement, int position, const std::string& text) {
@@ -224,8 +226,8 @@ Index::Contents Index::load() {
   Contents contents;
   try {
     auto statement = database_->prepare(
-        "SELECT digest, kind, size_bytes, used_order, used_unix_seconds FROM blobs"
-        " ORDER BY used_order");
+        "SELECT digest, kind, size_bytes, used_order, used_unix_seconds, reused,"
+        " verified_unix_seconds FROM blobs ORDER BY used_order");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
       // Of a row that makes no sense the file tells more.
@@ -238,7 +240,9 @@ Index::Contents Index::load() {
                                                                : ObjectKind::blob,
            .size_bytes = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 2)),
            .used_order = sqlite3_column_int64(statement.get(), 3),
-           .used_unix_seconds = sqlite3_column_int64(statement.get(), 4)});
+           .used_unix_seconds = sqlite3_column_int64(statement.get(), 4),
+           .reused = sqlite3_column_int(statement.get(), 5) != 0,
+           .verified_unix_seconds = sqlite3_column_int64(statement.get(), 6)});
     }
     statement = database_->prepare("SELECT repository, digest, checked_unix_seconds FROM links");
     while (database_->step(statement)) {
@@ -257,6 +261,27 @@ Index::Contents Index::load() {
                                .tag = std::string(text_at(statement.get(), 1)),
                                .digest = *digest,
                                .checked_unix_seconds = sqlite3_column_int64(statement.get(), 3)});
+    }
+    statement = database_->prepare(
+        "SELECT digest, number, offset_bytes, prefix FROM marks ORDER BY digest, offset_bytes");
+    while (database_->step(statement)) {
+      auto digest = Digest::parse(text_at(statement.get(), 0));
+      auto prefix = Digest::parse(text_at(statement.get(), 3));
+      if (!digest || !prefix || !makes_sense(sqlite3_column_int64(statement.get(), 1)) ||
+          !makes_sense(sqlite3_column_int64(statement.get(), 2), 1))
+        continue;
+      contents.marks.push_back(
+          {.digest = *digest,
+           .number = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 1)),
+           .offset_bytes = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 2)),
+           .prefix = *prefix});
+    }
+    statement = database_->prepare("SELECT repository, reference, digest FROM pins");
+    while (database_->step(statement)) {
+      auto digest = Digest::parse(text_at(statement.get(), 2));
+      contents.pins.push_back({.repository = std::string(text_at(statement.get(), 0)),
+                               .reference = std::string(text_at(statement.get(), 1)),
+                               .digest = digest ? std::optional(*digest) : std::nullopt});
     }
   } catch (const Damaged& damage) {
     // What was read is kept as a hint, the rest is found on disk.
@@ -282,19 +307,35 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
   Database& db = *database_;
   try {
     db.run("BEGIN IMMEDIATE");
-    if (anew) db.run("DELETE FROM blobs; DELETE FROM links; DELETE FROM tags;");
-    const auto put_object = db.prepare("INSERT OR REPLACE INTO blobs VALUES(?,?,?,?,?)");
-    const auto put_link = db.prepare("INSERT OR REPLACE INTO links VALUES(?,?,?)");
-    const auto put_tag = db.prepare("INSERT OR REPLACE INTO tags VALUES(?,?,?,?)");
+    if (anew)
+      db.run(
+          "DELETE FROM blobs; DELETE FROM links; DELETE FROM tags; DELETE FROM marks;"
+          "DELETE FROM pins;");
+    // Columns by name: a later release may have added some.
+    const auto put_object = db.prepare(
+        "INSERT OR REPLACE INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds,"
+        " reused, verified_unix_seconds) VALUES(?,?,?,?,?,?,?)");
+    const auto put_link = db.prepare(
+        "INSERT OR REPLACE INTO links(repository, digest, checked_unix_seconds) VALUES(?,?,?)");
+    const auto put_tag = db.prepare(
+        "INSERT OR REPLACE INTO tags(repository, tag, digest, checked_unix_seconds)"
+        " VALUES(?,?,?,?)");
+    const auto put_mark = db.prepare(
+        "INSERT OR REPLACE INTO marks(digest, number, offset_bytes, prefix) VALUES(?,?,?,?)");
+    const auto put_pin =
+        db.prepare("INSERT OR REPLACE INTO pins(repository, reference, digest) VALUES(?,?,?)");
     const auto drop_object = db.prepare("DELETE FROM blobs WHERE digest=?");
     const auto drop_links = db.prepare("DELETE FROM links WHERE digest=?");
     const auto drop_link = db.prepare("DELETE FROM links WHERE repository=? AND digest=?");
     const auto drop_tag = db.prepare("DELETE FROM tags WHERE repository=? AND tag=?");
+    const auto drop_marks = db.prepare("DELETE FROM marks WHERE digest=?");
+    const auto drop_pin = db.prepare("DELETE FROM pins WHERE repository=? AND reference=?");
     for (const Change& change : changes) {
       if (const auto* row = std::get_if<ObjectRow>(&change)) {
         db.execute(put_object, row->digest, static_cast<std::int64_t>(row->kind),
                    static_cast<std::int64_t>(row->size_bytes), row->used_order,
-                   row->used_unix_seconds);
+                   row->used_unix_seconds, static_cast<std::int64_t>(row->reused),
+                   row->verified_unix_seconds);
       } else if (const auto* link = std::get_if<LinkRow>(&change)) {
         db.execute(put_link, link->repository, link->digest, link->checked_unix_seconds);
       } else if (const auto* tag = std::get_if<TagRow>(&change)) {
@@ -306,6 +347,16 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
         db.execute(drop_link, unlinked->repository, unlinked->digest);
       } else if (const auto* gone = std::get_if<DropTag>(&change)) {
         db.execute(drop_tag, gone->repository, gone->tag);
+      } else if (const auto* mark = std::get_if<MarkRow>(&change)) {
+        db.execute(put_mark, mark->digest, static_cast<std::int64_t>(mark->number),
+                   static_cast<std::int64_t>(mark->offset_bytes), mark->prefix);
+      } else if (const auto* ended = std::get_if<DropMarks>(&change)) {
+        db.execute(drop_marks, ended->digest);
+      } else if (const auto* pin = std::get_if<PinRow>(&change)) {
+        db.execute(put_pin, pin->repository, pin->reference,
+                   pin->digest ? pin->digest->to_string() : std::string());
+      } else if (const auto* unpinned = std::get_if<DropPin>(&change)) {
+        db.execute(drop_pin, unpinned->repository, unpinned->reference);
       }
     }
     db.run("COMMIT");

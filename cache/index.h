@@ -2,8 +2,9 @@
 // have shown which digests, tags. SQLite behind one connection on one thread; the only user of
 // sqlite3.h.
 //
-// The index is a hint, the files are the truth: one that is lost, damaged or of another release is
-// set aside and begun anew, and the store rebuilds it from the files. So no call here throws for
+// The index is a hint, the files are the truth: one that is lost, damaged or of a release that
+// this one cannot follow (cache/index_schema.h) is set aside and begun anew, and the store rebuilds
+// it from the files. So no call here throws for
 // what the database contains, and a failing write costs recency, never a pull.
 //
 // Every call blocks: use it on the index pool, a pool of one thread.
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -29,6 +31,9 @@ struct ObjectRow {
   std::uint64_t size_bytes;
   std::int64_t used_order;         // greater = used later; survives clock jumps
   std::int64_t used_unix_seconds;  // for people
+  bool reused = false;             // used again after the pull that brought it; see Catalog
+  // When its bytes were last hashed and right; 0 if that is not known.
+  std::int64_t verified_unix_seconds = 0;
 };
 
 // Upstream has shown `digest` through `repository` ("registry/repository").
@@ -46,6 +51,23 @@ struct TagRow {
   std::int64_t checked_unix_seconds;
 };
 
+// Of a blob that was not written to its end: the first `offset_bytes` of the file `number` had the
+// digest `prefix`.
+struct MarkRow {
+  Digest digest;
+  std::uint64_t number;
+  std::uint64_t offset_bytes;
+  Digest prefix;
+};
+
+// `repository` and `reference` (a tag or digest) name an image that is to stay, `digest` is one of
+// the objects it needs. A pin whose image was not seen yet has a row without one.
+struct PinRow {
+  std::string repository;
+  std::string reference;
+  std::optional<Digest> digest;
+};
+
 struct DropObject {  // its links go with it
   Digest digest;
 };
@@ -58,7 +80,16 @@ struct DropTag {
   std::string tag;
 };
 
-using Change = std::variant<ObjectRow, LinkRow, TagRow, DropObject, DropLink, DropTag>;
+struct DropMarks {
+  Digest digest;
+};
+struct DropPin {
+  std::string repository;
+  std::string reference;
+};
+
+using Change = std::variant<ObjectRow, LinkRow, TagRow, MarkRow, PinRow, DropObject, DropLink,
+                            DropTag, DropMarks, DropPin>;
 
 class Index {
  public:
@@ -66,6 +97,8 @@ class Index {
     std::vector<ObjectRow> objects;
     std::vector<LinkRow> links;
     std::vector<TagRow> tags;
+    std::vector<MarkRow> marks;  // by digest, then offset
+    std::vector<PinRow> pins;
     // The index was lost, damaged or of another release: the caller writes anew what it knows.
     bool incomplete = false;
   };

@@ -4,7 +4,8 @@
 //   index.db, index.db-wal, -shm      the index
 //   blobs/sha256/ab/<hex>             a whole blob; its name is the digest of its bytes
 //   manifests/sha256/ab/<hex>         media type, line feed, manifest
-//   partial/<hex>.<n>                 being written; swept at start
+//   partial/<hex>.<n>                 being written, or kept to be gone on with; the rest is swept
+//                                     at start
 //   quarantine/<time>.<n>.<hex>       found damaged; kept for a look, the newest few
 //
 // Paths are built from parsed digests only, never from text of a request.
@@ -13,7 +14,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "cache/digest.h"
 #include "cache/index.h"
@@ -44,6 +47,14 @@ class Layout {
   std::filesystem::path partial(const Digest& digest, std::uint64_t number) const {
     return partial() / (digest.hex() + "." + std::to_string(number));
   }
+  // The other way round; without a digest if the name is none of ours.
+  struct PartialName {
+    std::optional<Digest> digest;
+    std::uint64_t number = 0;
+  };
+  static PartialName parse_partial(std::string_view name);
+  // Beyond it a number is not ours, and the next one would not fit the index.
+  static constexpr std::uint64_t max_partial_number = std::uint64_t{1} << 60;
   // In the order of their names the oldest comes first.
   std::filesystem::path quarantined(const Digest& digest, std::int64_t unix_seconds,
                                     std::uint64_t number) const {

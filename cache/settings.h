@@ -21,6 +21,11 @@ struct Settings {
   std::filesystem::path directory;
   Size max_size{.share = 0.80};
   Size min_free{.share = 0.05};
+  // How much of a transfer a kill may cost: after each so many bytes their digest is noted. A note
+  // is a row of some 200 bytes, so a blob of 10 GiB has 640 of them, 125 KiB.
+  std::uint64_t mark_every_bytes = std::uint64_t{16} << 20;
+  // A transfer that broke off before that begins anew: a request to ask costs as much.
+  std::uint64_t least_kept_bytes = std::uint64_t{1} << 20;
 };
 
 }  // namespace staithe::cache

@@ -15,6 +15,9 @@ namespace {
 constexpr std::size_t max_kept_open = 256;
 // One step of hashing a stored blob.
 constexpr std::size_t verify_step_bytes = 1024 * 1024;
+// The file system sets space aside for blobs from this size on, so that a disk that others fill
+// meanwhile breaks no transfer. Below it the call costs more than it can save.
+constexpr std::uint64_t preallocated_from_bytes = 1024 * 1024;
 // A wall clock is set back by this much in normal operation; what comes from a later time than that
 // has an age that nobody knows.
 constexpr std::int64_t max_clock_correction_seconds = 300;
@@ -44,6 +47,9 @@ asio::awaitable<void> Store::open() {
              .min_free_bytes = settings_.min_free.of(space_.total_bytes)};
   judge_mode();
   co_await load_index();
+  std::vector<std::string> leftovers;
+  keep_partials_found(co_await offload(disk_pool_, [&] { return sweep_partials(leftovers); }));
+  for (const std::string& fault : leftovers) report_("cache directory", fault);
   tasks_.spawn("reconcile", reconcile());
   tasks_.spawn("index", keep_index_written());
   tasks_.spawn("bounds", keep_within_bounds());
@@ -167,7 +173,7 @@ asio::awaitable<void> Store::verify(std::shared_ptr<Blob> blob, std::uint64_t si
   const auto it = open_.find(digest);
   const bool current = it != open_.end() && it->second.lock() == blob;
   if (broken.empty()) {
-    if (current) catalog_.set_verified(digest);
+    if (current) catalog_.set_verified(digest, unix_now());
     blob->finish(size_bytes);
     co_return;
   }
@@ -214,13 +220,29 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,
   if (!writable()) throw not_writable();
   co_await make_room(cost);
   auto reservation = std::make_unique<Reservation>(*this, cost);
-  auto partial = layout_.partial(digest, next_partial_++);
-  File file = co_await writing_or_evicting([&] { return disk_.create(partial); });
+  if (!co_await discard_partial(digest))
+    throw Failure(Errc::storage_failed, "what an earlier transfer of " + digest.to_string() +
+                                            " left in " + layout_.partial().string() +
+                                            " can neither be used nor removed");
+  const std::uint64_t number = next_partial_++;
+  const auto partial = layout_.partial(digest, number);
+  bool preallocated = false;
+  File file = co_await writing_or_evicting([&] {
+    File created = disk_.create(partial);
+    if (size_bytes.value_or(0) < preallocated_from_bytes) return created;
+    try {
+      preallocated = disk_.preallocate(created, *size_bytes);
+    } catch (const Failure&) {
+      remove_quietly(disk_, partial);
+      throw;
+    }
+    return created;
+  });
   auto blob = std::make_shared<Blob>(loop_, digest, std::move(file), size_bytes);
   [[maybe_unused]] const bool alone = growing_.emplace(digest, blob).second;
   assert(alone);
-  co_return std::unique_ptr<BlobWriter>(
-      new BlobWriter(*this, std::move(blob), std::move(partial), std::move(reservation)));
+  co_return std::unique_ptr<BlobWriter>(new BlobWriter(
+      *this, std::move(blob), number, std::move(reservation), preallocated ? cost : 0));
 }
 
 asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& file,

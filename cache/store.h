@@ -80,6 +80,12 @@ class Store {
   asio::awaitable<std::unique_ptr<BlobWriter>> begin(Digest digest,
                                                      std::optional<std::uint64_t> size_bytes);
 
+  // How many bytes of a blob an earlier transfer has brought, if resume() can go on from there.
+  std::optional<std::uint64_t> resumable(const Digest& digest) const;
+  // Like begin(), but keeps what is there already; BlobWriter::recover() comes next. Where that
+  // turns out to be of no use, it begins anew.
+  asio::awaitable<std::unique_ptr<BlobWriter>> resume(Digest digest, std::uint64_t size_bytes);
+
   // The manifest, or null. Counts as a use. From memory if it was used lately.
   asio::awaitable<ManifestPtr> manifest(Digest digest);
   bool has_manifest(const Digest& digest) const;
@@ -158,8 +164,31 @@ class Store {
     std::vector<Digest> digests_;
   };
 
+  // A blob that was not written to its end, and is not being written.
+  struct Kept {
+    std::uint64_t number = 0;  // of its file
+    std::uint64_t bytes = 0;   // of disk
+    Instant left;
+    std::int64_t left_unix_seconds = 0;
+    std::weak_ptr<Blob> blob;  // that the readers of the broken transfer may still have
+  };
+  struct PartialFile : Layout::PartialName {
+    bool kept = false;
+    std::uint64_t allocated_bytes = 0;
+  };
+
   // What may be wrong in it and does not hinder the start, as sentences.
   std::vector<std::string> take_directory();
+  // On the pool: what the partial directory holds that can be gone on with. Removes the rest.
+  std::vector<PartialFile> sweep_partials(std::vector<std::string>& faults);
+  void keep_partials_found(const std::vector<PartialFile>& files);
+  void keep_partial(const Digest& digest, Kept kept);
+  // False if it could not be removed, and stays.
+  asio::awaitable<bool> discard_partial(Digest digest);
+  asio::awaitable<void> expire_partials();
+  std::optional<Digest> oldest_partial() const;
+  // The oldest partial blob was left before the next victim of eviction was used last.
+  bool partial_goes_first() const;
   void make_own_directory(const std::filesystem::path& path);
   asio::awaitable<void> load_index();
   std::int64_t unix_now() const;
@@ -293,9 +322,11 @@ class Store {
   Place lock_place_;
 
   Budget budget_;
-  Space space_;                       // as last measured
-  std::uint64_t reserved_bytes_ = 0;  // of blobs being written, whole sizes
-  std::uint64_t written_bytes_ = 0;   // of these, on disk already
+  Space space_;                            // as last measured
+  std::uint64_t reserved_bytes_ = 0;       // of blobs being written, whole sizes
+  std::uint64_t written_bytes_ = 0;        // of these, on disk already
+  std::unordered_map<Digest, Kept> kept_;  // each has a mark in the catalog
+  std::uint64_t kept_bytes_ = 0;
   // Removed from the directory but still open in some reader; shared with the holds on blobs,
   // which may be let go in any order.
   std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
@@ -339,6 +370,11 @@ class BlobWriter {
   const std::shared_ptr<Blob>& blob() const { return blob_; }
   std::uint64_t written_bytes() const { return written_; }
 
+  // For a writer that resumes: reads and hashes what is there, and lets readers have it, as far as
+  // the marks bear it out; written_bytes() is where to go on. Does nothing otherwise. Throws
+  // nothing: a disk that does not give bytes back costs their transfer.
+  asio::awaitable<void> recover();
+
   // Writes, hashes and lets readers have all but the last byte. Throws Failure: storage_*, or
   // upstream_nonsense if there are more bytes than the blob has.
   asio::awaitable<void> append(std::span<const char> bytes);
@@ -348,21 +384,33 @@ class BlobWriter {
   // wrong; storage_* if they are right, and the readers have them, but they could not be stored.
   asio::awaitable<void> commit();
 
-  // Gives up for this reason, which the readers get.
+  // Gives up for this reason, which the readers get. What was written is kept for the next one if
+  // the reason does not speak against it.
   void abandon(Error error);
 
  private:
   friend class Store;
-  BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::filesystem::path partial,
-             std::unique_ptr<Store::Reservation> reservation);
+  // `on_disk_bytes` of the reservation are taken already. `marks` are those of an earlier transfer.
+  BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::uint64_t number,
+             std::unique_ptr<Store::Reservation> reservation, std::uint64_t on_disk_bytes,
+             std::vector<Catalog::Mark> marks = {});
+  std::filesystem::path partial() const;
+  void note_written(std::uint64_t end);
+  void mark(const Digest& prefix);
+  void leave();
+  void keep();
   void discard();
 
   Store& store_;
   std::shared_ptr<Blob> blob_;
-  std::filesystem::path partial_;
+  std::uint64_t number_;  // of its file
   std::unique_ptr<Store::Reservation> reservation_;
+  std::uint64_t on_disk_ = 0;         // bytes that the file takes
+  std::vector<Catalog::Mark> marks_;  // to be borne out by recover()
   Hasher hasher_;
   std::uint64_t written_ = 0;
+  std::uint64_t marked_ = 0;  // where the last mark stands
+  bool doubted_ = false;      // nothing of it is to be gone on with
   bool ended_ = false;
 };
 

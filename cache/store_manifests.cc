@@ -59,7 +59,7 @@ asio::awaitable<ManifestPtr> Store::read_manifest(Digest digest) {
     if (manifest) {
       if (catalog_.find(digest)->size_bytes != record.size())
         catalog_.set_size(digest, record.size());
-      catalog_.set_verified(digest);
+      catalog_.set_verified(digest, unix_now());
       co_return std::make_shared<const Manifest>(std::move(*manifest));
     }
     broken = manifest.error().detail;

@@ -26,7 +26,8 @@ constexpr std::uint64_t evicted_bytes_at_once = 4 * 1024 * 1024;
 }  // namespace
 
 std::uint64_t Store::used_bytes() const {
-  return catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + written_bytes_;
+  return catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + kept_bytes_ +
+         written_bytes_;
 }
 
 asio::awaitable<void> Store::measure_space() {
@@ -54,16 +55,20 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
       co_await left_.wait();
       continue;
     }
-    const std::uint64_t wanted =
-        catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + reserved_bytes_ + bytes;
+    const std::uint64_t wanted = used_bytes() - written_bytes_ + reserved_bytes_ + bytes;
     if (wanted <= allowed) co_return;
     if (!quarantine_.empty() && co_await trim_quarantine(0)) continue;
+    if (partial_goes_first() && co_await discard_partial(*oldest_partial())) continue;
     auto victims = choose_victims(
         catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
         wanted - allowed);
     std::uint64_t gain = 0;
     for (const Digest& digest : victims) gain += cost_bytes(catalog_.find(digest)->size_bytes);
-    if (gain < wanted - allowed) throw no_room();
+    if (gain < wanted - allowed) {
+      if (const auto partial = oldest_partial(); partial && co_await discard_partial(*partial))
+        continue;
+      throw no_room();
+    }
     if (!co_await evict(std::move(victims)))
       throw Failure(Errc::storage_failed,
                     "nothing can be removed from the cache directory " + layout_.root().string());
@@ -154,6 +159,7 @@ asio::awaitable<bool> Store::evict_some() {
     co_return true;
   }
   if (!quarantine_.empty() && co_await trim_quarantine(0)) co_return true;
+  if (partial_goes_first()) co_return co_await discard_partial(*oldest_partial());
   auto oldest = catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }) |
                 std::views::filter(&Candidate::evictable) | std::views::take(evicted_at_once);
   auto victims = choose_victims(oldest, evicted_bytes_at_once);
@@ -201,6 +207,7 @@ void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
 asio::awaitable<void> Store::keep_within_bounds() {
   for (;;) {
     co_await try_writing();
+    co_await expire_partials();
     co_await shrink();
     co_await clock_.sleep_for(bounds_interval);
   }

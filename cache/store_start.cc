@@ -100,12 +100,6 @@ std::vector<std::string> Store::take_directory() {
   for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest})
     try_to([&] { disk_.sync_directory(layout_.kind(kind)); });
 
-  std::vector<std::string> leftovers;
-  try_to([&] {
-    disk_.list(layout_.partial(),
-               [&](const std::string& name, std::uint64_t) { leftovers.push_back(name); });
-  });
-  for (const std::string& name : leftovers) try_to([&] { disk_.remove(layout_.partial() / name); });
   try_to([&] {
     disk_.list(layout_.quarantine(), [&](const std::string& name, std::uint64_t size_bytes) {
       quarantine_.push_back({layout_.quarantine() / name, cost_bytes(size_bytes)});
@@ -209,7 +203,7 @@ asio::awaitable<void> Store::reconcile() {
     if (!known || known->verified || growing_.contains(file.digest)) continue;
     if (good) {
       catalog_.set_size(file.digest, file.size_bytes);
-      catalog_.set_verified(file.digest);
+      catalog_.set_verified(file.digest, unix_now());
     } else {
       co_await set_aside(file.kind, file.digest, "its file has another size than was stored");
     }

@@ -117,19 +117,21 @@ asio::awaitable<void> Fills::run(std::shared_ptr<Fill> fill, RegistryPtr registr
 }
 
 asio::awaitable<void> Fills::fetch(Fill& fill, Upstream& upstream) {
-  auto response = co_await upstream.send(
-      {.repository = fill.repository, .what = "blobs/" + fill.digest.to_string()});
-  if (response->status() != 200)
-    throw Failure(co_await error_of(
-        *response,
-        "blob " + fill.digest.to_string() + " of " + fill.registry + "/" + fill.repository,
-        Errc::blob_unknown));
-  const auto writer = co_await store_.begin(fill.digest, content_length(*response));
+  std::unique_ptr<HttpResponse> response;
+  auto writer = co_await resume(fill, upstream);
+  if (!writer) {
+    response = co_await upstream.send(
+        {.repository = fill.repository, .what = "blobs/" + fill.digest.to_string()});
+    if (response->status() != 200) throw Failure(co_await error_of_blob(fill, *response));
+    writer = co_await store_.begin(fill.digest, content_length(*response));
+  }
   fill.blob = writer->blob();
   fill.changed.notify_all();
 
   std::optional<Error> error;
   try {
+    co_await writer->recover();
+    fill.written_bytes = writer->written_bytes();
     co_await pump(fill, *writer, upstream, std::move(response));
     co_await writer->commit();
   } catch (const Failure& failure) {
@@ -144,17 +146,46 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Upstream& upstream) {
   throw Failure(*error);
 }
 
+asio::awaitable<Error> Fills::error_of_blob(const Fill& fill, HttpResponse& response) {
+  co_return co_await error_of(
+      response, "blob " + fill.digest.to_string() + " of " + fill.registry + "/" + fill.repository,
+      Errc::blob_unknown);
+}
+
+asio::awaitable<std::unique_ptr<cache::BlobWriter>> Fills::resume(Fill& fill, Upstream& upstream) {
+  const auto there = store_.resumable(fill.digest);
+  if (!there) co_return nullptr;
+  // Readers get what is here before the rest is asked for, so upstream is asked first whether they
+  // may have it.
+  const auto shown = co_await upstream.send({.method = "HEAD",
+                                             .repository = fill.repository,
+                                             .what = "blobs/" + fill.digest.to_string()});
+  if (shown->status() != 200) throw Failure(co_await error_of_blob(fill, *shown));
+  const auto size = content_length(*shown);
+  if (!size || *size < *there) co_return nullptr;
+  log::info("fill resumes", {{"registry", fill.registry},
+                             {"digest", fill.digest.to_string()},
+                             {"bytes", *there},
+                             {"of", *size}});
+  co_return co_await store_.resume(fill.digest, *size);
+}
+
 asio::awaitable<void> Fills::pump(Fill& fill, cache::BlobWriter& writer, Upstream& upstream,
                                   std::unique_ptr<HttpResponse> response) {
   const std::optional<std::uint64_t> total = fill.blob->size_bytes();
   std::vector<char> piece;
   int breaks = 0;
-  for (;;) {
+  while (response || writer.written_bytes() != total) {
     std::optional<Error> broken;
     const std::uint64_t before = writer.written_bytes();
     try {
+      if (!response) response = co_await ask_for_rest(fill, writer, upstream);
+      // An answer that begins anew is passed over up to where we stand.
+      std::uint64_t known = response->status() == 200 ? writer.written_bytes() : 0;
       while (co_await response->read(piece)) {
-        co_await writer.append(piece);
+        const auto passed = static_cast<std::size_t>(std::min<std::uint64_t>(known, piece.size()));
+        known -= passed;
+        co_await writer.append(std::span(std::as_const(piece)).subspan(passed));
         fill.written_bytes = writer.written_bytes();
       }
       co_return;
@@ -163,35 +194,33 @@ asio::awaitable<void> Fills::pump(Fill& fill, cache::BlobWriter& writer, Upstrea
     }
     response.reset();
     breaks = writer.written_bytes() > before ? 1 : breaks + 1;
-    while (true) {
-      if (!may_resume(broken->code) || !total || breaks > max_breaks_without_progress)
-        throw Failure(*broken);
-      log::info("fill resumes", {{"registry", fill.registry},
-                                 {"digest", fill.digest.to_string()},
-                                 {"bytes", writer.written_bytes()},
-                                 {"error", *broken}});
-      co_await clock_.sleep_for(first_pause * (1 << breaks));
-      try {
-        const std::uint64_t at = writer.written_bytes();
-        response = co_await upstream.send({.repository = fill.repository,
-                                           .what = "blobs/" + fill.digest.to_string(),
-                                           .range = "bytes=" + std::to_string(at) + "-"});
-        const auto range = parse_content_range(response->headers().get("Content-Range"));
-        if (response->status() == 206 && range && range->range.begin == at &&
-            range->range.end == *total && range->total_bytes.value_or(*total) == *total)
-          break;
-        if (response->status() == 200 && at == 0) break;
-        if (response->status() / 100 == 2)
-          throw Failure(Errc::upstream_nonsense, upstream.url() + " does not continue " +
-                                                     fill.digest.to_string() + " where it stopped");
-        throw Failure(co_await error_of(*response, "the rest of a blob", Errc::blob_unknown));
-      } catch (const Failure& failure) {
-        broken = failure.error();
-        response.reset();
-        ++breaks;
-      }
-    }
+    if (!may_resume(broken->code) || !total || breaks > max_breaks_without_progress)
+      throw Failure(*broken);
+    log::info("fill resumes", {{"registry", fill.registry},
+                               {"digest", fill.digest.to_string()},
+                               {"bytes", writer.written_bytes()},
+                               {"error", *broken}});
+    co_await clock_.sleep_for(first_pause * (1 << breaks));
   }
+}
+
+asio::awaitable<std::unique_ptr<HttpResponse>> Fills::ask_for_rest(Fill& fill,
+                                                                   const cache::BlobWriter& writer,
+                                                                   Upstream& upstream) {
+  const std::uint64_t at = writer.written_bytes();
+  const std::uint64_t total = *fill.blob->size_bytes();
+  auto response = co_await upstream.send({.repository = fill.repository,
+                                          .what = "blobs/" + fill.digest.to_string(),
+                                          .range = "bytes=" + std::to_string(at) + "-"});
+  const auto range = parse_content_range(response->headers().get("Content-Range"));
+  if (response->status() == 206 && range && range->range.begin == at && range->range.end == total &&
+      range->total_bytes.value_or(total) == total)
+    co_return response;
+  if (response->status() == 200 && content_length(*response) == total) co_return response;
+  if (response->status() / 100 == 2)
+    throw Failure(Errc::upstream_nonsense, upstream.url() + " does not continue " +
+                                               fill.digest.to_string() + " where it stopped");
+  throw Failure(co_await error_of(*response, "the rest of a blob", Errc::blob_unknown));
 }
 
 }  // namespace staithe::proxy

@@ -3,7 +3,7 @@
 // The first request for a missing blob starts a fill, a task of its own that asks upstream, writes
 // and hashes; every request, the first too, reads from the growing blob. No reader owns the fill:
 // it goes on for the others, or for the cache, when one leaves. A transfer that breaks off goes on
-// by Range where it stopped, the digest proves the join. Lives on the loop.
+// by Range where it stopped, also after a restart; the digest proves the join. Lives on the loop.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -71,9 +71,17 @@ class Fills {
   };
 
   asio::awaitable<void> run(std::shared_ptr<Fill> fill, RegistryPtr registry);
+  static asio::awaitable<Error> error_of_blob(const Fill& fill, HttpResponse& response);
   asio::awaitable<void> fetch(Fill& fill, Upstream& upstream);
+  // What an earlier transfer has left, if upstream still shows the blob; null if there is nothing.
+  asio::awaitable<std::unique_ptr<cache::BlobWriter>> resume(Fill& fill, Upstream& upstream);
+  // Writes the answer, and, where it breaks off or is null, the rest of the blob.
   asio::awaitable<void> pump(Fill& fill, cache::BlobWriter& writer, Upstream& upstream,
                              std::unique_ptr<HttpResponse> response);
+  // The answer that goes on where the writer stands, or begins anew (status 200).
+  asio::awaitable<std::unique_ptr<HttpResponse>> ask_for_rest(Fill& fill,
+                                                              const cache::BlobWriter& writer,
+                                                              Upstream& upstream);
 
   asio::any_io_executor loop_;
   cache::Store& store_;

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 
@@ -30,6 +32,8 @@ struct Tables {
   std::map<Digest, ObjectRow> objects;
   std::map<std::pair<Digest, std::string>, std::int64_t> links;
   std::map<std::pair<std::string, std::string>, TagRow> tags;
+  std::map<std::pair<Digest, std::uint64_t>, MarkRow> marks;
+  std::map<Catalog::PinName, std::set<std::optional<Digest>>> pins;
 
   void apply(const std::vector<Change>& changes) {
     for (const Change& change : changes) {
@@ -46,6 +50,14 @@ struct Tables {
         links.erase({unlinked->digest, unlinked->repository});
       } else if (const auto* gone = std::get_if<DropTag>(&change)) {
         tags.erase({gone->repository, gone->tag});
+      } else if (const auto* mark = std::get_if<MarkRow>(&change)) {
+        marks.insert_or_assign({mark->digest, mark->offset_bytes}, *mark);
+      } else if (const auto* ended = std::get_if<DropMarks>(&change)) {
+        std::erase_if(marks, [&](const auto& one) { return one.first.first == ended->digest; });
+      } else if (const auto* pin = std::get_if<PinRow>(&change)) {
+        pins[{pin->repository, pin->reference}].insert(pin->digest);
+      } else if (const auto* unpinned = std::get_if<DropPin>(&change)) {
+        pins.erase({unpinned->repository, unpinned->reference});
       }
     }
   }
@@ -54,11 +66,66 @@ struct Tables {
     for (const auto& [digest, row] : objects) all.objects.push_back(row);
     for (const auto& [key, checked] : links) all.links.push_back({key.second, key.first, checked});
     for (const auto& [key, row] : tags) all.tags.push_back(row);
+    for (const auto& [key, row] : marks) all.marks.push_back(row);
+    for (const auto& [name, needs] : pins)
+      for (const auto& digest : needs)
+        all.pins.push_back({name.repository, name.reference, digest});
     return all;
   }
 };
 
 std::vector<Digest> oldest_first(const Catalog& catalog) { return catalog.digests(); }
+
+TEST(Catalog, KeepsTheMarksOfBlobsThatWereBegun) {
+  Catalog catalog;
+  Tables tables;
+  catalog.mark(a, 1, {4096, b});
+  catalog.mark(a, 1, {8192, c});
+  catalog.mark(b, 2, {4096, c});
+  tables.apply(catalog.take_changes());
+  catalog.mark(a, 3, {100, c});  // Begun anew.
+  catalog.drop_partial(b);
+  tables.apply(catalog.take_changes());
+  for (const bool restored : {false, true}) {
+    SCOPED_TRACE(restored);
+    Catalog other;
+    if (restored) other.restore(tables.contents());
+    const Catalog& now = restored ? other : catalog;
+    EXPECT_THAT(now.partials(), SizeIs(1));
+    const Catalog::Partial* partial = now.partial(a);
+    ASSERT_TRUE(partial);
+    EXPECT_EQ(partial->number, 3u);
+    ASSERT_THAT(partial->marks, SizeIs(1));
+    EXPECT_EQ(partial->marks[0].offset_bytes, 100u);
+    EXPECT_EQ(partial->marks[0].prefix, c);
+    EXPECT_FALSE(now.partial(b));
+  }
+}
+
+TEST(Catalog, KeepsWhatAnyPinNeeds) {
+  Catalog catalog;
+  Tables tables;
+  catalog.put_pin({"r/app", "1"}, {a, b, a});
+  catalog.put_pin({"r/app", "2"}, {b, c});
+  catalog.put_pin({"r/app", "3"}, {});
+  tables.apply(catalog.take_changes());
+  EXPECT_TRUE(catalog.pinned(a) && catalog.pinned(b) && catalog.pinned(c));
+  catalog.put_pin({"r/app", "1"}, {b});
+  EXPECT_FALSE(catalog.pinned(a));
+  EXPECT_TRUE(catalog.drop_pin({"r/app", "2"}));
+  EXPECT_FALSE(catalog.drop_pin({"r/app", "2"}));
+  EXPECT_TRUE(catalog.pinned(b));
+  EXPECT_FALSE(catalog.pinned(c));
+  tables.apply(catalog.take_changes());
+  Catalog restored;
+  restored.restore(tables.contents());
+  EXPECT_EQ(restored.pins(), catalog.pins());
+  EXPECT_TRUE(restored.pinned(b));
+  EXPECT_FALSE(restored.pinned(a) || restored.pinned(c));
+  Tables anew;
+  anew.apply(restored.everything());
+  EXPECT_EQ(anew.pins, tables.pins);
+}
 
 TEST(Catalog, OrdersObjectsByTheirLastUse) {
   Catalog catalog;

@@ -130,8 +130,12 @@ class Cellar {
   void make() {
     store = std::make_unique<Store>(
         io.get_executor(),
-        Settings{.directory = root(), .max_size = max_size_, .min_free = min_free}, disk, clock,
-        [this](std::string_view event, std::string_view sentence) {
+        Settings{.directory = root(),
+                 .max_size = max_size_,
+                 .min_free = min_free,
+                 .mark_every_bytes = mark_every_bytes,
+                 .least_kept_bytes = least_kept_bytes},
+        disk, clock, [this](std::string_view event, std::string_view sentence) {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
         });
   }
@@ -154,6 +158,11 @@ class Cellar {
     close();
     make();
     open();
+  }
+  // Partial blobs are kept however small they are. From the next make() on.
+  void keep_small_partials() {
+    mark_every_bytes = 8 * 1024;
+    least_kept_bytes = 1;
   }
   // All at once, without a goodbye: a kill -9 or a loss of power, and the next start. Writers and
   // blobs are gone before.
@@ -308,9 +317,13 @@ class Cellar {
   static constexpr std::size_t background_sleepers = 2;  // the index and the bounds
 
   asio::awaitable<void> fill_with(Digest digest, std::string bytes, bool known_size) {
-    const auto writer =
-        co_await store->begin(digest, known_size ? std::optional(bytes.size()) : std::nullopt);
-    for (std::size_t at = 0; at < bytes.size(); at += 64 * 1024)
+    const bool resumes = known_size && store->resumable(digest);
+    const auto writer = resumes
+                            ? co_await store->resume(digest, bytes.size())
+                            : co_await store->begin(
+                                  digest, known_size ? std::optional(bytes.size()) : std::nullopt);
+    co_await writer->recover();
+    for (std::size_t at = writer->written_bytes(); at < bytes.size(); at += 64 * 1024)
       co_await writer->append(
           std::span(bytes).subspan(at).first(std::min<std::size_t>(64 * 1024, bytes.size() - at)));
     co_await writer->commit();
@@ -323,6 +336,8 @@ class Cellar {
   fake::ManualClock clock{io};
   fake::Disk disk;
   Size min_free{};
+  std::uint64_t mark_every_bytes = Settings().mark_every_bytes;
+  std::uint64_t least_kept_bytes = Settings().least_kept_bytes;
   std::vector<std::string> reports;
   std::unique_ptr<Store> store;
 

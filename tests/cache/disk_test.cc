@@ -57,6 +57,28 @@ TEST_F(PosixDiskTest, GivesBackWhatWasWrittenWhereItWasWritten) {
   EXPECT_EQ(bytes.substr(0, 5), "world");
 }
 
+TEST_F(PosixDiskTest, SetsSpaceAsideWithoutChangingTheFile) {
+  const File file = disk_.create(in("file"));
+  disk_.write(file, std::string_view("hello"), 0);
+  ASSERT_TRUE(disk_.preallocate(file, 1 << 20)) << "no file system we test on lacks it";
+  EXPECT_EQ(disk_.size(file), 5u);
+  EXPECT_GE(disk_.allocated(in("file")), 1u << 20);
+  EXPECT_EQ(disk_.allocated(in("nothing")), 0u);
+  EXPECT_EQ(failure_of([&] { disk_.preallocate(file, std::uint64_t{1} << 60); }),
+            Errc::storage_full);
+}
+
+TEST_F(PosixDiskTest, OpensForWritingOnlyWhatIsThere) {
+  write(in("file"), "hello");
+  const File file = disk_.reopen(in("file"));
+  ASSERT_TRUE(file);
+  disk_.write(file, std::string_view("J"), 0);
+  EXPECT_EQ(fake::read_file(in("file")), "Jello");
+  EXPECT_FALSE(disk_.reopen(in("nothing")));
+  std::filesystem::create_symlink(in("file"), in("link"));
+  EXPECT_EQ(failure_of([&] { disk_.reopen(in("link")); }), Errc::storage_failed);
+}
+
 TEST_F(PosixDiskTest, FindsNoFileWhereThereIsNone) {
   EXPECT_FALSE(disk_.open(in("nothing")));
   EXPECT_FALSE(disk_.open(in("no/directory")));

@@ -1,4 +1,5 @@
 #include "cache/index.h"
+#include "cache/index_schema.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -152,13 +153,13 @@ TEST_F(IndexTest, WithoutItsLogIsOlderButGood) {
   EXPECT_GE(after.load().objects.size(), 3u);
 }
 
-TEST_F(IndexTest, OfAnotherReleaseIsSetAside) {
-  for (const char* version : {"0", "2", "99"}) {
+TEST_F(IndexTest, OfAReleaseThatCannotBeFollowedIsSetAside) {
+  for (const char* version : {"0", "99", "-1"}) {
     SCOPED_TRACE(version);
     {
       Index(directory()).apply(many(3));
     }
-    run(std::string("PRAGMA user_version=") + version);
+    run(std::string("UPDATE meta SET value=50; PRAGMA user_version=") + version);
     {
       Index index(directory());
       const auto contents = index.load();
@@ -170,6 +171,82 @@ TEST_F(IndexTest, OfAnotherReleaseIsSetAside) {
     }
     EXPECT_THAT(load().objects, SizeIs(2));
   }
+}
+
+TEST_F(IndexTest, OfTheReleaseBeforeIsTakenOver) {
+  // As the first release left it: its tables, and a row of each.
+  const Digest digest = digest_of(Algorithm::sha256, "a");
+  run(std::string(schema_steps[0].sql) + "INSERT INTO blobs VALUES('" + digest.to_string() +
+      "', 1, 7, 5, 1005); INSERT INTO links VALUES('r/app', '" + digest.to_string() +
+      "', 6); INSERT INTO tags VALUES('r/app', 'latest', '" + digest.to_string() +
+      "', 7); PRAGMA user_version=1;");
+  for (int opened = 0; opened < 2; ++opened) {
+    Index index(directory());
+    EXPECT_THAT(index.set_aside(), IsEmpty());
+    const auto contents = index.load();
+    EXPECT_FALSE(contents.incomplete);
+    ASSERT_THAT(contents.objects, SizeIs(1));
+    EXPECT_EQ(contents.objects[0].digest, digest);
+    EXPECT_EQ(contents.objects[0].kind, ObjectKind::manifest);
+    EXPECT_EQ(contents.objects[0].used_order, 5);
+    EXPECT_FALSE(contents.objects[0].reused);
+    EXPECT_EQ(contents.objects[0].verified_unix_seconds, 0);
+    EXPECT_THAT(contents.links, SizeIs(1));
+    EXPECT_THAT(contents.tags, SizeIs(1));
+    index.apply({MarkRow{digest, 3, 4096, digest}});
+  }
+  EXPECT_THAT(load().marks, SizeIs(1));
+}
+
+TEST_F(IndexTest, TakeoverThatFailsLeavesTheFormerIndex) {
+  run(std::string(schema_steps[0].sql) + "CREATE TABLE pins(x);" + "PRAGMA user_version=1;");
+  // A table of a name that the takeover needs: it cannot be followed, and is kept for a look.
+  Index index(directory());
+  EXPECT_THAT(index.set_aside(), HasSubstr("pins"));
+  EXPECT_TRUE(std::filesystem::exists(set_aside()));
+}
+
+TEST_F(IndexTest, OfALaterReleaseThatOnlyAddsIsUsedAndGivenBack) {
+  {
+    Index(directory()).apply(many(3));
+  }
+  run("ALTER TABLE blobs ADD COLUMN colour TEXT NOT NULL DEFAULT 'none';"
+      "CREATE TABLE novelties(x); INSERT INTO novelties VALUES(1);"
+      "UPDATE blobs SET colour='red'; PRAGMA user_version=" +
+      std::to_string(schema_version + 1));
+  {
+    Index index(directory());
+    EXPECT_THAT(index.set_aside(), IsEmpty());
+    EXPECT_THAT(index.load().objects, SizeIs(3));
+    index.apply({object("new", 10), DropObject{digest_of(Algorithm::sha256, "0")}});
+    EXPECT_THAT(index.load().objects, SizeIs(3));
+  }
+  // The later release finds its version, its table and its column.
+  run("CREATE TABLE seen AS SELECT (SELECT count(*) FROM novelties) AS a,"
+      " (SELECT count(*) FROM blobs WHERE colour='red') AS b;"
+      "INSERT INTO novelties SELECT 1 FROM seen WHERE a=1 AND b=2;");
+  run("CREATE TABLE proof(x CHECK (x = 2)); INSERT INTO proof SELECT count(*) FROM novelties;");
+}
+
+TEST_F(IndexTest, KeepsMarksAndPins) {
+  const Digest digest = digest_of(Algorithm::sha256, "a");
+  const Digest other = digest_of(Algorithm::sha512, "b");
+  {
+    Index index(directory());
+    index.apply({MarkRow{digest, 7, 8192, other}, MarkRow{digest, 7, 4096, digest},
+                 MarkRow{other, 8, 4096, digest}, PinRow{"r/app", "1", std::nullopt},
+                 PinRow{"r/app", "1", digest}, PinRow{"r/app", "2", std::nullopt}});
+    index.apply({DropMarks{other}, DropPin{"r/app", "2"}});
+  }
+  const auto contents = load();
+  ASSERT_THAT(contents.marks, SizeIs(2));
+  EXPECT_EQ(contents.marks[0].offset_bytes, 4096u);
+  EXPECT_EQ(contents.marks[1].offset_bytes, 8192u);
+  EXPECT_EQ(contents.marks[1].number, 7u);
+  EXPECT_EQ(contents.marks[1].prefix, other);
+  ASSERT_THAT(contents.pins, SizeIs(2));
+  EXPECT_EQ(contents.pins[0].digest, std::nullopt);
+  EXPECT_EQ(contents.pins[1].digest, digest);
 }
 
 TEST_F(IndexTest, WithOtherTablesIsSetAside) {
@@ -318,20 +395,21 @@ TEST_F(IndexTest, RowsThatMakeNoSenseAreSkipped) {
     Index(directory()).apply(many(3));
   }
   const std::string good = digest_of("good").to_string();
-  run("INSERT INTO blobs VALUES('rubbish', 0, 1, 1, 1);"
-      "INSERT INTO blobs VALUES('" +
+  run("INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) "
+      "VALUES('rubbish', 0, 1, 1, 1);"
+      "INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
       digest_of("negative").to_string() +
       "', 0, -1, 1, 1);"
-      "INSERT INTO blobs VALUES('" +
+      "INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
       digest_of("huge").to_string() +
       "', 0, 9223372036854775807, 1, 1);"
-      "INSERT INTO blobs VALUES('" +
+      "INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
       digest_of("late").to_string() +
       "', 0, 1, 9223372036854775807, 1);"
-      "INSERT INTO blobs VALUES('" +
+      "INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
       digest_of("early").to_string() +
       "', 0, 1, -9223372036854775808, 1);"
-      "INSERT INTO blobs VALUES('" +
+      "INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
       good +
       "', 77, 'text', 'text', x'00');"
       "INSERT INTO links VALUES('r', 'rubbish', 1);"

@@ -30,10 +30,11 @@ class Story {
     for (int i = 0; i < 3; ++i) manifests_.push_back("{\"n\":" + std::to_string(i) + "}");
     if (seed == 1) {
       steps_ = {
-          {Step::fill, 0}, {Step::fill, 1},    {Step::put, 0},  {Step::link, 0}, {Step::give_up, 2},
-          {Step::pass, 1}, {Step::fill, 2},    {Step::fill, 6}, {Step::read, 0}, {Step::fill, 3},
-          {Step::put, 1},  {Step::restart, 0}, {Step::read, 3}, {Step::read, 0}, {Step::fill, 4},
-          {Step::put, 2},  {Step::fill, 5},
+          {Step::fill, 0},    {Step::fill, 1},    {Step::put, 0},  {Step::link, 0},
+          {Step::give_up, 2}, {Step::pass, 1},    {Step::fill, 2}, {Step::fill, 6},
+          {Step::read, 0},    {Step::fill, 3},    {Step::put, 1},  {Step::restart, 0},
+          {Step::read, 3},    {Step::read, 0},    {Step::fill, 4}, {Step::put, 2},
+          {Step::give_up, 5}, {Step::restart, 0}, {Step::fill, 5},
       };
       return;
     }
@@ -91,7 +92,6 @@ class Story {
 
   // After a good start.
   void expect_sound(Cellar& cellar) const {
-    EXPECT_EQ(cellar.files_in(cellar.layout().partial()), 0u);
     EXPECT_EQ(cellar.store->stats().bytes, cellar.bytes_on_disk());
     EXPECT_LE(cellar.bytes_on_disk(), max_bytes);
     // Removed files may be back and the index may not know the newest, so what had to go again at
@@ -143,7 +143,10 @@ class Story {
   void give_up(Cellar& cellar, int number) {
     failure_of([&] {
       const auto writer = cellar.begin(blobs_.at(digests_[number]));
-      cellar.append(*writer, std::string(1000, '?'));
+      // Half of it: the next one goes on from there.
+      const std::string& bytes = blobs_.at(digests_[number]);
+      cellar.append(*writer, std::string_view(bytes).substr(0, bytes.size() / 4));
+      cellar.append(*writer, std::string_view(bytes).substr(bytes.size() / 4, bytes.size() / 4));
     });
     cellar.settle();
   }
@@ -202,6 +205,7 @@ class StoreCrashTest : public testing::TestWithParam<Loss> {};
 TEST_P(StoreCrashTest, AtEachCallCostsNoPromiseAndNoStart) {
   try_all_points([](std::uint64_t seed, std::uint64_t k) {
     Cellar cellar(Cellar::Unopened(), {.bytes = max_bytes});
+    cellar.keep_small_partials();
     Story story(seed);
     cellar.disk.lose_power_at(k);
     story.tell(cellar);
@@ -228,6 +232,7 @@ class StoreFaultTest : public testing::TestWithParam<int> {};
 TEST_P(StoreFaultTest, OfEachCallInTurnCostsNoWrongByteAndNoRoom) {
   try_all_points([](std::uint64_t seed, std::uint64_t k) {
     Cellar cellar(Cellar::Unopened(), {.bytes = max_bytes});
+    cellar.keep_small_partials();
     Story story(seed);
     cellar.disk.fail_at(k, GetParam());
     story.tell(cellar);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import unittest
 
 from bodies import Reading, problems
@@ -37,26 +38,73 @@ class Restart(LabTest):
         # What a client has received was written before.
         self.assertTrue(on_disk.wait(30), client.problem)
         self.lab.azure.wait_until_held(barrier)
+        self.wait_for_a_mark()
         self.staithed.kill()
         client.join()
         self.assertLess(client.received, SIZE)
         self.lab.azure.release(barrier)
 
-    def test_right_bytes_after_kill_9_in_the_middle_of_a_fill(self) -> None:
+    def wait_for_a_mark(self, seconds: float = 30) -> None:
+        """Until the index, which is written every second, names the blob that is being filled."""
+        log = self.staithed.cache / "index.db-wal"
+        deadline = time.monotonic() + seconds
+        while self.blob.encode() not in log.read_bytes():
+            self.assertLess(time.monotonic(), deadline, "no mark was written")
+            time.sleep(0.02)
+
+    def test_a_fill_goes_on_after_kill_9_in_its_middle(self) -> None:
+        # What stands in the index is at most so much behind: one mark, and one second.
+        behind = 16 * MIB
         for after in (SIZE // 2, SIZE - 1):
             with self.subTest(after=after):
                 self.kill_during_fill(after)
                 self.staithed.start()
-                self.assertEqual(self.staithed.partial_files(), [])
+                self.assertEqual(len(self.staithed.partial_files()), 1)
                 self.assertNotIn(self.blob, self.staithed.blob_files())
+                self.lab.azure.reset_log()
                 again = self.reading()
                 again.start()
                 self.assertEqual(problems([again]), [])
+                self.staithed.wait_until_stored()
+                self.assertEqual(self.staithed.partial_files(), [])
+                ranges = [
+                    entry["range"]
+                    for entry in self.lab.azure.log(role="storage", method="GET")
+                    if entry["digest"] == self.blob or not entry["digest"]
+                ]
+                self.assertEqual(len(ranges), 1)
+                begin = int(ranges[0].removeprefix("bytes=").removesuffix("-"))
+                self.assertGreaterEqual(begin, after - behind - MIB)
                 self.staithed.stop()
                 self.index_and_disk_agree()
                 # The next round has to fill anew.
                 self.staithed.blob_files()[self.blob].unlink()
                 self.staithed.start()
+
+    def test_a_fill_goes_on_after_a_stop_where_it_was(self) -> None:
+        self.staithed.configured({"listen": {"drain_timeout": "1s"}})
+        self.staithed.stop()
+        self.staithed.start()
+        barrier = "half"
+        self.lab.azure.faults(
+            {"role": "storage", "times": 1, "action": {"hold": barrier, "after": SIZE // 2}}
+        )
+        client = self.reading()
+        client.start()
+        self.lab.azure.wait_until_held(barrier)
+        self.assertEqual(self.staithed.stop(), 0)
+        client.join()
+        self.lab.azure.release(barrier)
+        self.staithed.start()
+        self.lab.azure.reset_log()
+        again = self.reading()
+        again.start()
+        self.assertEqual(problems([again]), [])
+        ranges = [e["range"] for e in self.lab.azure.log(role="storage", method="GET")]
+        self.assertEqual(len(ranges), 1)
+        begin = int(ranges[0].removeprefix("bytes=").removesuffix("-"))
+        self.assertGreater(begin, SIZE // 4)
+        self.assertLess(begin, SIZE)
 
     def test_a_start_reconciles_index_and_disk(self) -> None:
         skopeo = self.lab.skopeo()

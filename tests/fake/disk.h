@@ -82,7 +82,10 @@ inline void write_file(const std::filesystem::path& path, std::string_view bytes
 enum class Call {
   open,
   create,
+  reopen,
   size,
+  allocated,
+  preallocate,
   write,
   read,
   sync,
@@ -282,9 +285,23 @@ class Disk final : public cache::Disk {
     directory_of(path).now[path.filename()] = node;
     return file;
   }
+  cache::File reopen(const std::filesystem::path& path) override {
+    const auto lock = enter(Call::reopen, path);
+    return posix_.reopen(path);
+  }
   std::uint64_t size(const cache::File& file) override {
     const auto lock = enter(Call::size, {});
     return posix_.size(file);
+  }
+  // Of files that others write there, and of directories, nothing is told.
+  std::uint64_t allocated(const std::filesystem::path& path) override {
+    const auto lock = enter(Call::allocated, path);
+    if (path.parent_path() == root_ || !std::filesystem::is_regular_file(path)) return 0;
+    return cache::cost_bytes(std::filesystem::file_size(path));
+  }
+  bool preallocate(const cache::File&, std::uint64_t) override {
+    const auto lock = enter(Call::preallocate, {});
+    return false;
   }
   void write(const cache::File& file, std::span<const char> bytes, std::uint64_t offset) override {
     const auto lock = enter(Call::write, {});
@@ -375,7 +392,8 @@ class Disk final : public cache::Disk {
       lock.lock();
     }
     const bool changing = call != Call::open && call != Call::size && call != Call::read &&
-                          call != Call::list && call != Call::space;
+                          call != Call::list && call != Call::space && call != Call::reopen &&
+                          call != Call::allocated;
     if (changing && lose_power_at_ && ++changes_ >= *lose_power_at_) cut_power();
     if (powerless_) throw failure(EIO, path);
     if (counted && fail_at_ && fail_at_->first == number) throw failure(fail_at_->second, path);

@@ -152,24 +152,77 @@ TEST(Blobs, ABrokenTransferGoesOnWhereItStoppedUnseenByItsReaders) {
   EXPECT_EQ(house.upstream.asked()[2].headers.get("Range"), "bytes=400000-");
 }
 
-TEST(Blobs, AnUpstreamThatIgnoresTheRangeOfAResumptionIsNotSpliced) {
-  House house;
-  const std::string bytes = bytes_of(1'000'000);
-  const auto digest = cache::digest_of(cache::Algorithm::sha256, bytes);
-  int asked_times = 0;
-  house.upstream.on("https://r.example/v2/app/blobs/", [&](const Asked& asked) {
-    if (++asked_times == 1) {
+TEST(Blobs, AnUpstreamThatIgnoresTheRangeOfAResumptionIsPassedOverNotSpliced) {
+  for (const bool lies : {false, true}) {
+    SCOPED_TRACE(lies);
+    House house;
+    const std::string bytes = bytes_of(1'000'000);
+    const auto digest = cache::digest_of(cache::Algorithm::sha256, bytes);
+    int asked_times = 0;
+    house.upstream.on("https://r.example/v2/app/blobs/", [&](const Asked& asked) {
+      if (++asked_times == 1) {
+        Reply reply = House::blob_reply(asked, bytes);
+        reply.breaks_after = 300'000;
+        return reply;
+      }
+      return Reply{.status = 200,
+                   .headers = {{"Content-Length", std::to_string(bytes.size())}},
+                   .body = lies ? bytes_of(bytes.size(), 2) : bytes};
+    });
+    const Answer answer = house.get(blob_path("app", digest));
+    EXPECT_EQ(answer.complete, !lies);
+    if (!lies) EXPECT_TRUE(answer.body == bytes);
+    EXPECT_EQ(answer.body.substr(0, 300'000), bytes.substr(0, 300'000));
+  }
+}
+
+// An upstream that has 2 of 3 MB, then is away until it is `back`.
+class BrokenOff {
+ public:
+  BrokenOff() {
+    house.upstream.on("https://r.example/v2/app/blobs/", [&](const Asked& asked) {
+      if (!back && asked_times_++ > 0) return Reply{.status = 503};
       Reply reply = House::blob_reply(asked, bytes);
-      reply.breaks_after = 300'000;
+      if (!back) reply.breaks_after = 2'000'000;
       return reply;
-    }
-    return Reply{.status = 200,
-                 .headers = {{"Content-Length", std::to_string(bytes.size())}},
-                 .body = bytes};
-  });
-  const Answer answer = house.get(blob_path("app", digest));
-  EXPECT_FALSE(answer.complete);
-  EXPECT_EQ(answer.body, bytes.substr(0, answer.body.size()));
+    });
+    house.upstream.on("https://r.example/v2/other/blobs/",
+                      [](const Asked&) { return Reply{.status = 404}; });
+    EXPECT_FALSE(house.get(blob_path("app", digest)).complete);
+    house.run_until_true([&] { return !house.fills.under_way(digest); });
+    before = house.upstream.asked().size();
+    back = true;
+  }
+
+  bool back = false;
+  House house;
+  const std::string bytes = bytes_of(3'000'000);
+  const cache::Digest digest = cache::digest_of(cache::Algorithm::sha256, bytes);
+  std::size_t before = 0;
+
+ private:
+  int asked_times_ = 0;
+};
+
+TEST(Blobs, ATransferThatBrokeOffIsGoneOnWithByTheNextPull) {
+  BrokenOff scene;
+  const Answer answer = scene.house.get(blob_path("app", scene.digest));
+  EXPECT_TRUE(answer.complete);
+  EXPECT_TRUE(answer.body == scene.bytes);
+  const auto& asked = scene.house.upstream.asked();
+  ASSERT_EQ(asked.size(), scene.before + 2);
+  EXPECT_EQ(asked[scene.before].method, "HEAD");
+  EXPECT_EQ(asked[scene.before + 1].headers.get("Range"), "bytes=2000000-");
+  scene.house.run_until_true([&] { return !scene.house.fills.under_way(scene.digest); });
+  EXPECT_EQ(scene.house.get(blob_path("app", scene.digest)).field("Cache-Status"), "staithe; hit");
+}
+
+TEST(Blobs, WhatATransferHasLeftIsGivenToNobodyWhoMayNotHaveTheBlob) {
+  BrokenOff scene;
+  const Answer answer = scene.house.get(blob_path("other", scene.digest));
+  EXPECT_EQ(answer.status, 404);
+  EXPECT_EQ(scene.house.upstream.asked().size(), scene.before + 1);
+  EXPECT_TRUE(scene.house.store.resumable(scene.digest)) << "others may still want it";
 }
 
 TEST(Blobs, RangesOfAMissAreAnsweredFromTheSameTransfer) {
