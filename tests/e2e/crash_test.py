@@ -82,6 +82,8 @@ class Point:
         self._scenario = scenario
         self._number = number
         self._chance = random.Random(f"{seed()} {world.round} {scenario} {number}")
+        # Number 0 is the one by which the calls are counted, and must not count the start's.
+        self._quiet = () if number else (0.3,)
         self._clients = Clients()
         self.node = world.node("point")
         shutil.copytree(world.home / STORED[scenario] / "cache", self.node.cache)
@@ -101,7 +103,7 @@ class Point:
                 self._clients.run([lambda: node.pull(self._world.images.few)], lambda: None)
             return self._end()
         node.start()
-        wait_until_quiet(node)
+        wait_until_quiet(node, *self._quiet)
         if self._scenario == "moment":
             self._clients.run(self._pulls(clients=2), self._kill_at_some_moment)
             return True

@@ -93,6 +93,8 @@ class Point:
         self._scenario = scenario
         self._number = number
         self._chance = random.Random(f"{seed()} {world.round} {kind} {scenario} {number}")
+        # Number 0 is the one by which the calls are counted, and must not count the start's.
+        self._quiet = () if number else (0.3,)
         self._clients = Clients()
         self._lost = threading.Event()
         self.promised: list[tuple[Image, str]] = []
@@ -119,7 +121,7 @@ class Point:
                 self._clients.run([lambda: node.pull(self._world.images.few)], lambda: None)
         else:
             node.start()
-            wait_until_quiet(node)
+            wait_until_quiet(node, *self._quiet)
             if self._scenario == "moment":
                 self._clients.run([self._pull], self._lose_power_at_some_moment)
                 return True

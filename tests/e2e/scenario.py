@@ -125,11 +125,11 @@ def some_moment(chance: random.Random) -> None:
     time.sleep(chance.choice((0.02, 0.1)) * chance.random())
 
 
-def wait_until_quiet(node: Node) -> None:
+def wait_until_quiet(node: Node, seconds: float = 0.025) -> None:
     """Until the start has looked at all files: the calls from here on are the clients'. No call
     for this long is a guess, which costs no more than the scenario's name when it is wrong."""
     before, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.025:
+    while time.monotonic() - since < seconds:
         if before != (now := node.calls.counted):
             before, since = now, time.monotonic()
         time.sleep(0.002)
