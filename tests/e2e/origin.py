@@ -13,6 +13,7 @@ import random
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _MEDIA = "application/vnd.oci.image."
@@ -71,6 +72,8 @@ class Origin:
         self._manifests: dict[tuple[str, str], bytes] = {}
         # ("GET", digest) -> requests, those for a part of it among them.
         self.requests: Counter[tuple[str, str]] = Counter()
+        self.continued = 0  # requests for the rest of a blob
+        self._held: dict[str, tuple[int, threading.Event]] = {}
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler_for(self))
         self._thread = threading.Thread(
@@ -95,6 +98,25 @@ class Origin:
             self.requests.pop(("GET", digest), None)
         self._manifests.pop((image.repository, image.digest), None)
         self._manifests.pop((image.repository, "1"), None)
+
+    def hold(self, digest: str, after: int) -> Callable[[], None]:
+        """Sends so many bytes of it and no more until what this gives is called."""
+        released = threading.Event()
+        self._held[digest] = after, released
+
+        def release() -> None:
+            del self._held[digest]
+            released.set()
+
+        return release
+
+    def pause(self, digest: str, at: int, end: int) -> int:
+        """Where to send to now, having come to `at`; waits there if it is held."""
+        after, released = self._held.get(digest, (end, None))
+        if released and at >= after:
+            released.wait(60)
+            return end
+        return min(end, max(after, at))
 
     def fetches(self, digest: str) -> int:
         return self.requests["GET", digest]
@@ -164,9 +186,13 @@ def _handler_for(origin: Origin) -> type[http.server.BaseHTTPRequestHandler]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            view = memoryview(content)
-            for at in range(begin, end, _PIECE):
-                self.wfile.write(view[at : min(at + _PIECE, end)])
+            if begin:
+                origin.continued += 1
+            view, at = memoryview(content), begin
+            while at < end:
+                until = min(at + _PIECE, origin.pause(digest, at, end))
+                self.wfile.write(view[at:until])
+                at = until
 
         do_HEAD = do_GET
 

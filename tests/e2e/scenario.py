@@ -21,14 +21,21 @@ MAX_SIZE = 12 * MIB
 # Of the later rounds, whose calls are much the same again.
 PER_SCENARIO = 300
 # The scenarios that have calls to be counted, and what is stored when they begin.
-STORED = {"start": "small", "pull": "small", "evict": "full", "moment": "full"}
-COUNTED = ("start", "pull", "evict")
+STORED = {
+    "start": "small",
+    "pull": "small",
+    "continue": "part",
+    "evict": "full",
+    "moment": "full",
+}
+COUNTED = ("start", "pull", "continue", "evict")
 
 
 class Images:
     """A few that are stored beforehand, and one that is pulled."""
 
     def __init__(self, origin: Origin, round_number: int) -> None:
+        self._origin = origin
         chance = random.Random(f"{seed()} {round_number}")
         odd = chance.randrange if round_number else lambda least, most: (least + most) // 2
 
@@ -45,8 +52,34 @@ class Images:
             chance.shuffle(self.order)
         self.clients = 1 + round_number % 2
 
-    def stored(self, name: str) -> list[Image]:
-        return [self.few] if name == "small" else [self.few, *self.old]
+    def store(self, node: Node, name: str) -> None:
+        """Runs the daemon until it holds what a scenario begins with."""
+        node.start()
+        node.pull(self.few)
+        if name == "full":
+            for image in self.old:
+                node.pull(image)
+        node.settle()
+        if name == "part":
+            self._leave_part(node)
+        else:
+            node.stop_cleanly()
+
+    def _leave_part(self, node: Node) -> None:
+        """Of the largest blob, as a daemon leaves it that is stopped in the middle of it."""
+        digest = max(self.fresh.blobs, key=lambda name: len(self.fresh.blobs[name]))
+        half = len(self.fresh.blobs[digest]) // 2
+        release = self._origin.hold(digest, half)
+        clients = Clients()
+
+        def stop_in_the_middle() -> None:
+            while not any(fill["bytes"] >= half for fill in node.status()["fills"]):
+                time.sleep(0.005)
+            node.stop_cleanly()
+
+        clients.run([lambda: node.pull(self.fresh, [digest])], stop_in_the_middle)
+        release()
+        clients.check()
 
 
 class World(Protocol):
