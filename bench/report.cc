@@ -64,14 +64,16 @@ std::string Report::table() const {
   std::vector<std::vector<std::string>> lines;
   lines.push_back({"measure", "unit"});
   lines.front().insert(lines.front().end(), peers_.begin(), peers_.end());
-  lines.front().emplace_back("goal for staithe");
+  const bool has_goals =
+      std::ranges::any_of(rows_, [](const Row& row) { return !row.measure.goal.empty(); });
+  if (has_goals) lines.front().emplace_back("goal for staithe");
   for (const Row& row : rows_) {
     std::vector<std::string> line = {row.measure.name, row.measure.unit};
     for (const std::string& peer : peers_) {
       const auto runs = row.runs.find(peer);
       line.push_back(runs == row.runs.end() ? "" : cell(runs->second, row.measure.decimals));
     }
-    line.push_back(row.measure.goal);
+    if (has_goals) line.push_back(row.measure.goal);
     lines.push_back(std::move(line));
   }
   std::vector<std::size_t> widths(lines.front().size());
@@ -83,13 +85,13 @@ std::string Report::table() const {
   for (std::size_t number_of_line = 0; number_of_line < lines.size(); ++number_of_line) {
     const auto& line = lines[number_of_line];
     for (std::size_t i = 0; i < line.size(); ++i) {
-      const bool left = i < 2 || i + 1 == line.size();
+      const bool left = i < 2 || (has_goals && i + 1 == line.size());
       text += (i == 0 ? "| " : " | ") + padded(line[i], widths[i], left);
     }
     text += " |\n";
     if (number_of_line > 0) continue;
     for (std::size_t i = 0; i < line.size(); ++i) {
-      const bool left = i < 2 || i + 1 == line.size();
+      const bool left = i < 2 || (has_goals && i + 1 == line.size());
       text += (i == 0 ? "|" : "") + std::string(widths[i] + 1, '-') + (left ? "-|" : ":|");
     }
     text += "\n";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace staithe::cache {
 
@@ -18,7 +19,8 @@ constexpr std::size_t max_links_of_object = 1'000;
 
 void Catalog::restore(Index::Contents contents) {
   assert(objects_.empty());
-  std::ranges::sort(contents.objects, {}, &ObjectRow::used_order);
+  std::ranges::sort(contents.objects, {},
+                    [](const ObjectRow& row) { return std::pair(row.reused, row.used_order); });
   objects_.reserve(contents.objects.size());
   for (const ObjectRow& row : contents.objects) {
     const auto position = order_.insert(order_.end(), row.digest);
@@ -28,6 +30,7 @@ void Catalog::restore(Index::Contents contents) {
                                      .used_order = row.used_order,
                                      .used_unix_seconds = row.used_unix_seconds,
                                      .reused = row.reused,
+                                     .pulled_unix_seconds = row.pulled_unix_seconds,
                                      .verified_unix_seconds = row.verified_unix_seconds,
                                      .verified = false},
                           .links = {},
@@ -36,6 +39,7 @@ void Catalog::restore(Index::Contents contents) {
       order_.erase(position);
       continue;
     }
+    if (row.reused && first_protected_ == order_.end()) first_protected_ = position;
     count(it->second.object, true);
     last_order_ = std::max(last_order_, row.used_order);
     first_order_ = std::min(first_order_, row.used_order);
@@ -71,20 +75,25 @@ void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_byte
   const auto [it, inserted] = objects_.try_emplace(digest);
   Entry& entry = it->second;
   if (inserted) {
-    entry.position = order_.insert(order_.end(), digest);
+    entry.position = order_.insert(first_protected_, digest);
+    entry.object = {.kind = kind,
+                    .size_bytes = size_bytes,
+                    .used_order = ++last_order_,
+                    .used_unix_seconds = now_unix_seconds,
+                    .reused = false,
+                    .pulled_unix_seconds = now_unix_seconds,
+                    .verified_unix_seconds = 0,
+                    .verified = false};
   } else {
     count(entry.object, false);
-    order_.splice(order_.end(), order_, entry.position);
+    entry.object.kind = kind;
+    entry.object.size_bytes = size_bytes;
   }
-  entry.object = {.kind = kind,
-                  .size_bytes = size_bytes,
-                  .used_order = ++last_order_,
-                  .used_unix_seconds = now_unix_seconds,
-                  .reused = false,
-                  .verified_unix_seconds = verified ? now_unix_seconds : 0,
-                  .verified = verified};
+  entry.object.verified_unix_seconds = verified ? now_unix_seconds : 0;
+  entry.object.verified = verified;
   count(entry.object, true);
-  used_.insert(digest);
+  if (!inserted) use(entry, now_unix_seconds);
+  note(entry);
 }
 
 void Catalog::add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes) {
@@ -95,21 +104,63 @@ void Catalog::add_found(const Digest& digest, ObjectKind kind, std::uint64_t siz
                       .used_order = --first_order_,
                       .used_unix_seconds = 0,
                       .reused = false,
+                      .pulled_unix_seconds = 0,
                       .verified_unix_seconds = 0,
                       .verified = false};
-  objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position});
+  const auto it =
+      objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position}).first;
   count(object, true);
-  used_.insert(digest);
+  note(it->second);
 }
 
 void Catalog::touch(const Digest& digest, std::int64_t now_unix_seconds) {
   const auto it = objects_.find(digest);
   if (it == objects_.end()) return;
-  Entry& entry = it->second;
+  use(it->second, now_unix_seconds);
+  note(it->second);
+}
+
+void Catalog::use(Entry& entry, std::int64_t now_unix_seconds) {
+  Object& object = entry.object;
+  const bool later = protection_.is_later_pull(object.pulled_unix_seconds, now_unix_seconds);
+  if (later || now_unix_seconds < object.pulled_unix_seconds)
+    object.pulled_unix_seconds = now_unix_seconds;
+  object.used_unix_seconds = now_unix_seconds;
+  object.used_order = ++last_order_;
+  step_off(entry);
+  if (object.reused) {
+    order_.splice(order_.end(), order_, entry.position);
+    if (first_protected_ == order_.end()) first_protected_ = entry.position;
+  } else {
+    order_.splice(first_protected_, order_, entry.position);
+    // One as large as the whole share would send all others back.
+    if (later && cost_bytes(object.size_bytes) < most_protected_bytes_) protect(entry);
+  }
+}
+
+void Catalog::step_off(const Entry& entry) {
+  if (entry.position == first_protected_) ++first_protected_;
+}
+
+void Catalog::protect(Entry& entry) {
   order_.splice(order_.end(), order_, entry.position);
-  entry.object.used_order = ++last_order_;
-  entry.object.used_unix_seconds = now_unix_seconds;
-  used_.insert(digest);
+  if (first_protected_ == order_.end()) first_protected_ = entry.position;
+  entry.object.reused = true;
+  protected_bytes_ += cost_bytes(entry.object.size_bytes);
+  while (protected_bytes_ > most_protected_bytes_ && first_protected_ != entry.position) {
+    // The least recently used protected object stands beside the most recently used of probation,
+    // so it changes sides where it is; its order is from now, as a restart must find it there.
+    Entry& back = objects_.at(*first_protected_++);
+    back.object.reused = false;
+    back.object.used_order = ++last_order_;
+    protected_bytes_ -= cost_bytes(back.object.size_bytes);
+    note(back);
+  }
+}
+
+void Catalog::note(Entry& entry) {
+  if (std::exchange(entry.noted, true)) return;
+  noted_.push_back(*entry.position);
 }
 
 void Catalog::set_verified(const Digest& digest, std::int64_t now_unix_seconds) {
@@ -117,7 +168,7 @@ void Catalog::set_verified(const Digest& digest, std::int64_t now_unix_seconds) 
   if (it == objects_.end()) return;
   it->second.object.verified = true;
   it->second.object.verified_unix_seconds = now_unix_seconds;
-  used_.insert(digest);
+  note(it->second);
 }
 
 void Catalog::set_size(const Digest& digest, std::uint64_t size_bytes) {
@@ -127,16 +178,16 @@ void Catalog::set_size(const Digest& digest, std::uint64_t size_bytes) {
   count(object, false);
   object.size_bytes = size_bytes;
   count(object, true);
-  used_.insert(digest);
+  note(it->second);
 }
 
 void Catalog::drop(const Digest& digest) {
   const auto it = objects_.find(digest);
   if (it == objects_.end()) return;
   count(it->second.object, false);
+  step_off(it->second);
   order_.erase(it->second.position);
   objects_.erase(it);
-  used_.erase(digest);
   changes_.emplace_back(DropObject{digest});
 }
 
@@ -264,7 +315,7 @@ std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.en
 
 std::vector<Change> Catalog::take_changes() {
   std::vector<Change> changes;
-  changes.reserve(used_.size() + changes_.size());
+  changes.reserve(noted_.size() + changes_.size());
   // Drops come first: an object dropped and added again must end up there. Links follow objects, in
   // the order noted.
   std::vector<Change> others;
@@ -275,7 +326,11 @@ std::vector<Change> Catalog::take_changes() {
       others.push_back(std::move(change));
     }
   }
-  for (const Digest& digest : used_) changes.emplace_back(row(digest, objects_.at(digest).object));
+  for (const Digest& digest : noted_) {
+    const auto it = objects_.find(digest);
+    if (it == objects_.end() || !std::exchange(it->second.noted, false)) continue;
+    changes.emplace_back(row(digest, it->second.object));
+  }
   for (Change& change : others) {
     // A link noted before its object was dropped went with it.
     if (const auto* link = std::get_if<LinkRow>(&change);
@@ -283,7 +338,7 @@ std::vector<Change> Catalog::take_changes() {
       continue;
     changes.push_back(std::move(change));
   }
-  used_.clear();
+  noted_.clear();
   changes_.clear();
   return changes;
 }
@@ -332,7 +387,8 @@ ObjectRow Catalog::row(const Digest& digest, const Object& object) const {
           .used_order = object.used_order,
           .used_unix_seconds = object.used_unix_seconds,
           .reused = object.reused,
-          .verified_unix_seconds = object.verified_unix_seconds};
+          .verified_unix_seconds = object.verified_unix_seconds,
+          .pulled_unix_seconds = object.pulled_unix_seconds};
 }
 
 void Catalog::count(const Object& object, bool added) {
@@ -340,10 +396,12 @@ void Catalog::count(const Object& object, bool added) {
   std::size_t& number = object.kind == ObjectKind::blob ? totals_.blobs : totals_.manifests;
   if (added) {
     totals_.bytes += cost;
+    if (object.reused) protected_bytes_ += cost;
     ++number;
   } else {
     assert(totals_.bytes >= cost && number > 0);
     totals_.bytes -= cost;
+    if (object.reused) protected_bytes_ -= cost;
     --number;
   }
 }

@@ -1,5 +1,6 @@
-// What the store holds, in memory: the objects in order of use, which repositories have shown them,
-// and the tags seen. The index persists it; requests ask only this, so a hit costs no SQL.
+// What the store holds, in memory: the objects in the order in which they go, which repositories
+// have shown them, and the tags seen. The index persists it; requests ask only this, so a hit costs
+// no SQL.
 //
 // An object is a blob or a manifest on disk. Links belong to their object and go with it. Every
 // change is also noted for the index, and taken away in batches by take_changes(). Lives on the
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <list>
 #include <map>
 #include <optional>
@@ -14,7 +16,6 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "cache/digest.h"
@@ -30,7 +31,8 @@ class Catalog {
     std::uint64_t size_bytes;
     std::int64_t used_order;
     std::int64_t used_unix_seconds;
-    bool reused;                         // as in ObjectRow
+    bool reused;                         // protected; as in ObjectRow
+    std::int64_t pulled_unix_seconds;    // as in ObjectRow
     std::int64_t verified_unix_seconds;  // as in ObjectRow
     bool verified;                       // its bytes were hashed since this process started
   };
@@ -59,16 +61,31 @@ class Catalog {
     std::size_t manifests = 0;
   };
 
+  explicit Catalog(Protection protection = {}) : protection_(protection) {}
+  Catalog(const Catalog&) = delete;
+  Catalog& operator=(const Catalog&) = delete;
+
   // Fills an empty catalog from the index. Objects count as not verified.
   void restore(Index::Contents contents);
 
   const Object* find(const Digest& digest) const;
-  // Adds an object as the most recently used. One that is there already keeps its links.
+  // Adds an object, on probation as the most recently used. For one that is there already this is a
+  // use, and it keeps its links and its protection.
   void add(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes, bool verified,
            std::int64_t now_unix_seconds);
-  // Adds what was found on disk without a row: the least recently used.
+  // Adds what was found on disk without a row: on probation, the least recently used.
   void add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes);
+  // A use: the object becomes the most recently used of its kind, and is protected from now on if
+  // the use is of a later pull than those before (eviction.h). Takes no memory, and constant time
+  // if the protected are within their share; what does not fit it goes back to probation, as the
+  // most recently used there, and each goes back at most once per time that it was protected.
   void touch(const Digest& digest, std::int64_t now_unix_seconds);
+  // How many bytes the cache may hold, of which the protected get their share. Until it is told,
+  // they have no bound. Less than before takes effect when the next object is protected.
+  void set_allowed_bytes(std::uint64_t allowed_bytes) {
+    most_protected_bytes_ = protection_.protected_bytes(allowed_bytes);
+  }
+  std::uint64_t protected_bytes() const { return protected_bytes_; }
   void set_verified(const Digest& digest, std::int64_t now_unix_seconds);
   void set_size(const Digest& digest, std::uint64_t size_bytes);
   void drop(const Digest& digest);
@@ -104,7 +121,8 @@ class Catalog {
   const Totals& totals() const { return totals_; }
   std::size_t tag_count() const { return tags_.size(); }
 
-  // Candidates for eviction, from the least recently used; `evictable(digest)` says which may go.
+  // Candidates in the order in which they go: those on probation, then the protected, each from the
+  // least recently used; `evictable(digest)` says which may go.
   template <class Evictable>
   auto oldest_first(Evictable evictable) const {
     return std::views::transform(order_, [this, evictable](const Digest& digest) {
@@ -112,6 +130,7 @@ class Catalog {
       return Candidate{digest, cost_bytes(entry.object.size_bytes), evictable(digest)};
     });
   }
+  // All objects, in the same order.
   std::vector<Digest> digests() const;
 
   // The changes since the last call, for the index.
@@ -129,6 +148,7 @@ class Catalog {
     Object object;
     std::vector<Link> links;
     std::list<Digest>::iterator position;
+    bool noted = false;  // its row must be written again; it stands in noted_
   };
 
   RepositoryId intern(std::string_view repository);
@@ -136,13 +156,24 @@ class Catalog {
   ObjectRow row(const Digest& digest, const Object& object) const;
   void count(const Object& object, bool added);
   void forget_pin(const PinName& name);
+  void use(Entry& entry, std::int64_t now_unix_seconds);
+  // Takes it out of the order, for a moment or for good, without leaving its list.
+  void step_off(const Entry& entry);
+  void protect(Entry& entry);
+  void note(Entry& entry);
   static std::string tag_key(std::string_view repository, std::string_view tag);
 
   std::unordered_map<Digest, Entry> objects_;
-  std::list<Digest> order_;  // least recently used first
+  // In the order in which they go: those on probation, then, from `first_protected_`, the
+  // protected; each from the least recently used.
+  std::list<Digest> order_;
+  std::list<Digest>::iterator first_protected_ = order_.end();
   std::int64_t last_order_ = 0;
   std::int64_t first_order_ = 0;
   Totals totals_;
+  Protection protection_;
+  std::uint64_t protected_bytes_ = 0;  // in whole blocks
+  std::uint64_t most_protected_bytes_ = std::numeric_limits<std::uint64_t>::max();
 
   std::unordered_map<std::string, RepositoryId> repository_ids_;
   std::vector<std::string> repositories_;
@@ -151,7 +182,8 @@ class Catalog {
   std::map<PinName, std::vector<Digest>> pins_;
   std::unordered_map<Digest, std::size_t> pinned_;  // how many pins need it
 
-  std::unordered_set<Digest> used_;  // objects whose row must be written again
+  std::vector<Digest>
+      noted_;  // objects whose row must be written again; gone ones may be among them
   std::vector<Change> changes_;
 };
 

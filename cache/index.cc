@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <span>
 #include <string_view>
 
 #include "cache/disk.h"
@@ -16,8 +17,8 @@ namespace staithe::cache {
 namespace {
 
 // The names that SQLite uses for one database.
-constexpr std::array<const char*, 4> database_files = {"index.db", "index.db-wal", "index.db-shm",
-                                                       "index.db-journal"};
+constexpr std::span<const char* const> database_files =
+    std::span(Index::file_names).first(Index::file_names.size() - 1);
 
 // A row beyond these was not written by us; arithmetic on what is within them cannot overflow.
 constexpr std::int64_t max_row_number = std::int64_t{1} << 60;
@@ -208,7 +209,7 @@ void Index::renew(const std::string& why) {
   database_.reset();
   set_aside_ = why;
   std::error_code ignored;
-  const auto kept = directory_ / "index.db.set-aside";
+  const auto kept = directory_ / file_names.back();
   std::filesystem::remove_all(kept, ignored);
   std::filesystem::rename(directory_ / database_files.front(), kept, ignored);
   // The old log belongs to the old file; replayed into a new one it would damage it.
@@ -227,7 +228,7 @@ Index::Contents Index::load() {
   try {
     auto statement = database_->prepare(
         "SELECT digest, kind, size_bytes, used_order, used_unix_seconds, reused,"
-        " verified_unix_seconds FROM blobs ORDER BY used_order");
+        " verified_unix_seconds, pulled_unix_seconds FROM blobs ORDER BY used_order");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
       // Of a row that makes no sense the file tells more.
@@ -242,7 +243,8 @@ Index::Contents Index::load() {
            .used_order = sqlite3_column_int64(statement.get(), 3),
            .used_unix_seconds = sqlite3_column_int64(statement.get(), 4),
            .reused = sqlite3_column_int(statement.get(), 5) != 0,
-           .verified_unix_seconds = sqlite3_column_int64(statement.get(), 6)});
+           .verified_unix_seconds = sqlite3_column_int64(statement.get(), 6),
+           .pulled_unix_seconds = sqlite3_column_int64(statement.get(), 7)});
     }
     statement = database_->prepare("SELECT repository, digest, checked_unix_seconds FROM links");
     while (database_->step(statement)) {
@@ -314,7 +316,7 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
     // Columns by name: a later release may have added some.
     const auto put_object = db.prepare(
         "INSERT OR REPLACE INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds,"
-        " reused, verified_unix_seconds) VALUES(?,?,?,?,?,?,?)");
+        " reused, verified_unix_seconds, pulled_unix_seconds) VALUES(?,?,?,?,?,?,?,?)");
     const auto put_link = db.prepare(
         "INSERT OR REPLACE INTO links(repository, digest, checked_unix_seconds) VALUES(?,?,?)");
     const auto put_tag = db.prepare(
@@ -335,7 +337,7 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
         db.execute(put_object, row->digest, static_cast<std::int64_t>(row->kind),
                    static_cast<std::int64_t>(row->size_bytes), row->used_order,
                    row->used_unix_seconds, static_cast<std::int64_t>(row->reused),
-                   row->verified_unix_seconds);
+                   row->verified_unix_seconds, row->pulled_unix_seconds);
       } else if (const auto* link = std::get_if<LinkRow>(&change)) {
         db.execute(put_link, link->repository, link->digest, link->checked_unix_seconds);
       } else if (const auto* tag = std::get_if<TagRow>(&change)) {

@@ -10,6 +10,7 @@
 // Every call blocks: use it on the index pool, a pool of one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -29,11 +30,13 @@ struct ObjectRow {
   Digest digest;
   ObjectKind kind;
   std::uint64_t size_bytes;
-  std::int64_t used_order;         // greater = used later; survives clock jumps
+  std::int64_t used_order;         // greater = goes later, among those equally reused
   std::int64_t used_unix_seconds;  // for people
-  bool reused = false;             // used again after the pull that brought it; see Catalog
+  bool reused = false;             // protected, since a later pull used it again; see eviction.h
   // When its bytes were last hashed and right; 0 if that is not known.
   std::int64_t verified_unix_seconds = 0;
+  // When the last pull that used it began; 0 if that is not known. See Protection.
+  std::int64_t pulled_unix_seconds = 0;
 };
 
 // Upstream has shown `digest` through `repository` ("registry/repository").
@@ -93,6 +96,10 @@ using Change = std::variant<ObjectRow, LinkRow, TagRow, MarkRow, PinRow, DropObj
 
 class Index {
  public:
+  // The files in its directory that are its own, or may be.
+  static constexpr std::array<const char*, 5> file_names = {
+      "index.db", "index.db-wal", "index.db-shm", "index.db-journal", "index.db.set-aside"};
+
   struct Contents {
     std::vector<ObjectRow> objects;
     std::vector<LinkRow> links;

@@ -33,6 +33,7 @@ CREATE TABLE tags(
     {2, R"sql(
 ALTER TABLE blobs ADD COLUMN reused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE blobs ADD COLUMN verified_unix_seconds INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blobs ADD COLUMN pulled_unix_seconds INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE marks(
   digest TEXT NOT NULL, number INTEGER NOT NULL, offset_bytes INTEGER NOT NULL,
   prefix TEXT NOT NULL, PRIMARY KEY(digest, offset_bytes)) WITHOUT ROWID;

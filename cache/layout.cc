@@ -4,6 +4,15 @@
 
 namespace staithe::cache {
 
+std::vector<std::filesystem::path> Layout::own_directories() const {
+  std::vector<std::filesystem::path> directories = {partial(), quarantine()};
+  for (const ObjectKind of : {ObjectKind::blob, ObjectKind::manifest}) {
+    directories.push_back(kind(of));
+    for (const auto name : algorithm_names) directories.push_back(algorithm(of, name));
+  }
+  return directories;
+}
+
 Layout::PartialName Layout::parse_partial(std::string_view name) {
   const std::size_t dot = name.find('.');
   if (dot == std::string_view::npos) return {};

@@ -12,11 +12,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cache/digest.h"
 #include "cache/index.h"
@@ -28,6 +30,9 @@ class Layout {
   explicit Layout(std::filesystem::path root) : root_(std::move(root)) {}
 
   const std::filesystem::path& root() const { return root_; }
+  static constexpr std::array<std::string_view, 2> algorithm_names = {"sha256", "sha512"};
+  // The root's own, down to the algorithms; each stands after the one that holds it.
+  std::vector<std::filesystem::path> own_directories() const;
   std::filesystem::path lock() const { return root_ / "lock"; }
   std::filesystem::path partial() const { return root_ / "partial"; }
   std::filesystem::path quarantine() const { return root_ / "quarantine"; }

@@ -15,9 +15,6 @@ namespace {
 constexpr std::size_t max_kept_open = 256;
 // One step of hashing a stored blob.
 constexpr std::size_t verify_step_bytes = 1024 * 1024;
-// The file system sets space aside for blobs from this size on, so that a disk that others fill
-// meanwhile breaks no transfer. Below it the call costs more than it can save.
-constexpr std::uint64_t preallocated_from_bytes = 1024 * 1024;
 // A wall clock is set back by this much in normal operation; what comes from a later time than that
 // has an age that nobody knows.
 constexpr std::int64_t max_clock_correction_seconds = 300;
@@ -50,6 +47,7 @@ asio::awaitable<void> Store::open() {
   std::vector<std::string> leftovers;
   keep_partials_found(co_await offload(disk_pool_, [&] { return sweep_partials(leftovers); }));
   for (const std::string& fault : leftovers) report_("cache directory", fault);
+  co_await measure_own_directories();
   tasks_.spawn("reconcile", reconcile());
   tasks_.spawn("index", keep_index_written());
   tasks_.spawn("bounds", keep_within_bounds());
@@ -229,8 +227,8 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::begin(Digest digest,
   bool preallocated = false;
   File file = co_await writing_or_evicting([&] {
     File created = disk_.create(partial);
-    if (size_bytes.value_or(0) < preallocated_from_bytes) return created;
-    try {
+    if (size_bytes.value_or(0) == 0) return created;
+    try {  // A disk that others fill meanwhile breaks no transfer.
       preallocated = disk_.preallocate(created, *size_bytes);
     } catch (const Failure&) {
       remove_quietly(disk_, partial);
@@ -250,7 +248,8 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
   while (leaving_.contains(digest)) co_await left_.wait();
   const auto directory = layout_.directory(kind, digest);
   const auto object = layout_.object(kind, digest);
-  const bool durable = durable_directories_.contains(directory.native());
+  const Directory known = directories_[directory.native()];
+  std::uint64_t directory_bytes = known.bytes;
   co_await writing([&] {
     if (!in_place())
       throw Failure(Errc::storage_failed,
@@ -258,7 +257,7 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
     try {
       disk_.sync(file);
       // Made by an earlier process, the directory itself may not be on disk yet.
-      if (disk_.make_directory(directory) || !durable)
+      if (disk_.make_directory(directory) || !known.durable)
         disk_.sync_directory(directory.parent_path());
       disk_.rename(partial, object);
       disk_.sync_directory(directory);
@@ -268,8 +267,10 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
       remove_quietly(disk_, object);
       throw;
     }
+    directory_bytes = allocated_or(directory, directory_bytes);
   });
-  durable_directories_.insert(directory.native());
+  note_directory(directory, directory_bytes);
+  directories_[directory.native()].durable = true;
   note_good_write();
 }
 

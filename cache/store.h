@@ -114,7 +114,9 @@ class Store {
   enum class Mode { read_write, pass_through, read_only };
 
   struct Stats {
-    std::uint64_t bytes = 0;      // stored, being written, set aside, and removed but still read
+    // All that the cache takes: what is stored, being written, left of broken transfers, set aside,
+    // removed but still read, the index and the directories.
+    std::uint64_t bytes = 0;
     std::uint64_t max_bytes = 0;  // what the bounds allow at this moment
     std::uint64_t free_bytes = 0;
     std::size_t blobs = 0;
@@ -125,6 +127,16 @@ class Store {
     std::string mode_reason;  // a sentence; empty while the mode is read_write
   };
   Stats stats() const;
+  // The first `most` objects that would go if room were needed now, in that order; without those
+  // that must stay: being read or written, pinned.
+  struct NextVictim {
+    Digest digest;
+    ObjectKind kind;
+    std::uint64_t bytes;                  // what removing it gives back
+    std::int64_t last_used_unix_seconds;  // 0 if that is not known
+    bool is_protected;                    // or on probation; see eviction.h
+  };
+  std::vector<NextVictim> next_victims(std::size_t most) const;
   const std::filesystem::path& directory() const { return layout_.root(); }
   asio::thread_pool& disk_pool() { return disk_pool_; }
   Disk& disk() { return disk_; }
@@ -203,6 +215,14 @@ class Store {
   // False if none of the files could be removed; those that could not stay stored.
   asio::awaitable<bool> evict(std::vector<Digest> victims);
   asio::awaitable<void> measure_space();
+  // What index and directories may grow by until they are measured again.
+  std::uint64_t own_growth_bytes() const;
+  void note_directory(const std::filesystem::path& directory, std::uint64_t bytes);
+  // What the disk says that it takes, or `otherwise` if that cannot be had now. On a pool.
+  std::uint64_t allocated_or(const std::filesystem::path& path, std::uint64_t otherwise) const;
+  // On the index pool.
+  std::uint64_t measure_index() const;
+  asio::awaitable<void> measure_own_directories();
   std::uint64_t used_bytes() const;
   // Counts `bytes` as used for as long as somebody holds this.
   std::shared_ptr<void> count_unlinked(std::uint64_t bytes);
@@ -287,6 +307,7 @@ class Store {
   asio::awaitable<void> keep_index_written();
   asio::awaitable<void> keep_within_bounds();
   asio::awaitable<void> write_index();
+  asio::awaitable<void> apply_in_batches(std::vector<Change> changes);
 
   asio::any_io_executor loop_;
   Settings settings_;
@@ -307,8 +328,13 @@ class Store {
   bool eviction_failing_ = false;
   Instant index_retry_{};
   std::unordered_set<Digest> removed_;  // while a directory is listed
-  // Whose entries are known to be on disk; at most two levels of 256 per kind.
-  std::unordered_set<std::string> durable_directories_;
+  struct Directory {
+    std::uint64_t bytes = 0;  // that it takes itself
+    bool durable = false;     // its name is known to be on disk
+  };
+  std::unordered_map<std::string, Directory> directories_;  // at most 256 per kind and algorithm
+  std::uint64_t directory_bytes_ = 0;                       // of all of them
+  std::uint64_t index_bytes_ = 0;
 
   std::string mode_reason_;
   std::size_t failed_writes_ = 0;  // since the last good one

@@ -85,7 +85,7 @@ asio::awaitable<void> Store::try_writing() {
       }
       disk_.remove(probe);
     });
-    durable_directories_.clear();
+    for (auto& [path, directory] : directories_) directory.durable = false;
     note_good_write();
   } catch (const Failure& failure) {
     failed_write_ = failure.what();

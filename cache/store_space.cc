@@ -22,12 +22,46 @@ constexpr std::size_t max_set_aside = 8;
 // fewer if they make this much room.
 constexpr std::size_t evicted_at_once = 8;
 constexpr std::uint64_t evicted_bytes_at_once = 4 * 1024 * 1024;
+// A batch of 64 changes touches at most some 150 pages of the index, each of 4 KiB and once more in
+// its log; and each of the four threads of the pool may just make a directory.
+constexpr std::uint64_t most_own_growth_bytes = 1024 * 1024;
 
 }  // namespace
 
 std::uint64_t Store::used_bytes() const {
   return catalog_.totals().bytes + *unlinked_bytes_ + quarantine_bytes_ + kept_bytes_ +
-         written_bytes_;
+         written_bytes_ + index_bytes_ + directory_bytes_;
+}
+
+std::uint64_t Store::own_growth_bytes() const {
+  // Where nothing is measured, nothing grows.
+  return index_bytes_ + directory_bytes_ == 0 ? 0 : most_own_growth_bytes;
+}
+
+void Store::note_directory(const std::filesystem::path& directory, std::uint64_t bytes) {
+  Directory& known = directories_[directory.native()];
+  directory_bytes_ += bytes - std::exchange(known.bytes, bytes);
+}
+
+std::uint64_t Store::allocated_or(const std::filesystem::path& path,
+                                  std::uint64_t otherwise) const {
+  try {
+    return disk_.allocated(path);
+  } catch (const Failure&) {
+    return otherwise;
+  }
+}
+
+asio::awaitable<void> Store::measure_own_directories() {
+  std::vector<std::pair<std::filesystem::path, std::uint64_t>> measured;
+  co_await offload(disk_pool_, [&] {
+    if (!in_place()) return;
+    for (auto& path : layout_.own_directories()) {
+      const std::uint64_t bytes = allocated_or(path, 0);
+      measured.emplace_back(std::move(path), bytes);
+    }
+  });
+  for (const auto& [path, bytes] : measured) note_directory(path, bytes);
 }
 
 asio::awaitable<void> Store::measure_space() {
@@ -36,6 +70,7 @@ asio::awaitable<void> Store::measure_space() {
     return disk_.space(layout_.root());
   });
   if (space) space_ = *space;
+  catalog_.set_allowed_bytes(allowed_bytes(budget_, used_bytes(), space_.free_bytes));
   judge_mode();
 }
 
@@ -55,7 +90,8 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
       co_await left_.wait();
       continue;
     }
-    const std::uint64_t wanted = used_bytes() - written_bytes_ + reserved_bytes_ + bytes;
+    const std::uint64_t wanted =
+        used_bytes() - written_bytes_ + reserved_bytes_ + own_growth_bytes() + bytes;
     if (wanted <= allowed) co_return;
     if (!quarantine_.empty() && co_await trim_quarantine(0)) continue;
     if (partial_goes_first() && co_await discard_partial(*oldest_partial())) continue;
@@ -89,6 +125,23 @@ asio::awaitable<void> Store::shrink() {
         std::numeric_limits<std::uint64_t>::max());
     if (victims.empty() || !co_await evict(std::move(victims))) co_return;
   }
+}
+
+std::vector<Store::NextVictim> Store::next_victims(std::size_t most) const {
+  std::vector<NextVictim> next;
+  if (most == 0) return next;
+  for (const Candidate& candidate :
+       catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); })) {
+    if (!candidate.evictable) continue;
+    const Catalog::Object& object = *catalog_.find(candidate.digest);
+    next.push_back({.digest = candidate.digest,
+                    .kind = object.kind,
+                    .bytes = candidate.bytes,
+                    .last_used_unix_seconds = object.used_unix_seconds,
+                    .is_protected = object.reused});
+    if (next.size() == most) break;
+  }
+  return next;
 }
 
 bool Store::evictable(const Digest& digest) const {
@@ -208,6 +261,7 @@ asio::awaitable<void> Store::keep_within_bounds() {
   for (;;) {
     co_await try_writing();
     co_await expire_partials();
+    co_await measure_own_directories();
     co_await shrink();
     co_await clock_.sleep_for(bounds_interval);
   }

@@ -22,21 +22,9 @@ namespace {
 constexpr unsigned listed_at_once = 16;
 // One step of hashing a file whose size is in doubt.
 constexpr std::size_t read_step_bytes = 1024 * 1024;
-constexpr std::array<std::string_view, 2> algorithm_names = {"sha256", "sha512"};
-
 std::string hex_byte(unsigned value) {
   static constexpr char digits[] = "0123456789abcdef";
   return {digits[value >> 4], digits[value & 15]};
-}
-
-// All but those of the single objects.
-std::vector<std::filesystem::path> own_directories(const Layout& layout) {
-  std::vector<std::filesystem::path> directories = {layout.partial(), layout.quarantine()};
-  for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest}) {
-    directories.push_back(layout.kind(kind));
-    for (const auto name : algorithm_names) directories.push_back(layout.algorithm(kind, name));
-  }
-  return directories;
 }
 
 }  // namespace
@@ -92,7 +80,7 @@ std::vector<std::string> Store::take_directory() {
       faults.emplace_back(failure.what());
     }
   };
-  for (const auto& directory : own_directories(layout_))
+  for (const auto& directory : layout_.own_directories())
     try_to([&] { make_own_directory(directory); });
   // What is stored in them is lost with a directory that power loss takes back.
   if (created) try_to([&] { disk_.sync_directory(root.parent_path()); });
@@ -112,7 +100,7 @@ std::vector<std::string> Store::take_directory() {
 }
 
 void Store::make_own_directories() {
-  for (const auto& directory : own_directories(layout_)) make_own_directory(directory);
+  for (const auto& directory : layout_.own_directories()) make_own_directory(directory);
 }
 
 void Store::make_own_directory(const std::filesystem::path& path) {
@@ -138,25 +126,28 @@ asio::awaitable<void> Store::reconcile() {
   std::size_t found = 0;
   std::string sentence;
   for (const ObjectKind kind : {ObjectKind::blob, ObjectKind::manifest}) {
-    for (const auto name : algorithm_names) {
+    for (const auto name : Layout::algorithm_names) {
       for (unsigned first = 0; first < 256; first += listed_at_once) {
         removed_.clear();
         std::vector<Found> files;
+        std::vector<std::pair<std::filesystem::path, std::uint64_t>> listed;
         co_await offload(disk_pool_, [&] {
           for (unsigned byte = first; byte < first + listed_at_once; ++byte) {
             const std::string prefix = hex_byte(byte);
+            const auto directory = layout_.algorithm(kind, name) / prefix;
+            if (const std::uint64_t bytes = allocated_or(directory, 0); bytes > 0)
+              listed.emplace_back(directory, bytes);
             try {
-              disk_.list(layout_.algorithm(kind, name) / prefix,
-                         [&](const std::string& hex, std::uint64_t size_bytes) {
-                           const auto digest = Digest::parse(std::string(name) + ":" + hex);
-                           if (digest && hex.starts_with(prefix))
-                             files.push_back({kind, *digest, size_bytes});
-                         });
+              disk_.list(directory, [&](const std::string& hex, std::uint64_t size_bytes) {
+                const auto digest = Digest::parse(std::string(name) + ":" + hex);
+                if (digest && hex.starts_with(prefix)) files.push_back({kind, *digest, size_bytes});
+              });
             } catch (const Failure& failure) {
               sentence = failure.what();
             }
           }
         });
+        for (const auto& [directory, bytes] : listed) note_directory(directory, bytes);
         for (const Found& file : files) {
           const Digest& digest = file.digest;
           const Catalog::Object* known = catalog_.find(digest);

@@ -21,6 +21,7 @@ constexpr std::size_t kMaxText = 300;
 constexpr std::size_t kMaxRegistries = 200;
 constexpr std::size_t kMaxFills = 30;
 constexpr std::size_t kMaxListen = 16;
+constexpr std::size_t kMaxVictims = 10;
 constexpr std::size_t kMaxEndings = 8;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
@@ -108,6 +109,26 @@ std::string render_daemon(const Reader& status, const Style& style) {
   return text;
 }
 
+std::string render_next_victims(const Reader& victims, const Style& style) {
+  if (victims.size() == 0) return {};
+  std::vector<Row> rows{{{{"NEXT TO GO", Tone::faint},
+                          {"KIND", Tone::faint},
+                          {"SIZE", Tone::faint},
+                          {"LAST USED", Tone::faint},
+                          {"WHY", Tone::faint}},
+                         {}}};
+  for (const Reader& victim : victims.items(kMaxVictims)) {
+    const Reader ago = victim["last_used_seconds_ago"];
+    rows.push_back({{{victim["digest"].text().substr(0, kShortDigest)},
+                     {victim["kind"].text()},
+                     {show_bytes(victim["bytes"].number())},
+                     {ago.is_number() ? show_seconds(ago.number()) + " ago" : "not known"},
+                     {victim["why"].text()}},
+                    {}});
+  }
+  return table(rows, kIndent, style);
+}
+
 std::string render_cache(const Reader& cache, const Style& style) {
   const std::string mode = cache["mode"].text();
   const double bytes = cache["bytes"].number();
@@ -126,13 +147,11 @@ std::string render_cache(const Reader& cache, const Style& style) {
                 counted(cache["evicted"], "evicted", Tone::plain),
                 counted(cache["quarantined"], "quarantined", Tone::caution)},
                kIndent, style);
-  return text;
+  return text + render_next_victims(cache["next_victims"], style);
 }
 
 std::string render_traffic(const Reader& traffic, const Style& style) {
-  const double without_upstream =
-      traffic["hits"].number() + traffic["collapsed"].number() + traffic["stale"].number();
-  const double all = without_upstream + traffic["misses"].number();
+  const Reader ratio = traffic["hit_ratio"];
   const double served = traffic["bytes_served"].number();
   const double fetched = traffic["bytes_fetched"].number();
   std::string text = flow({heading("TRAFFIC")}, 0, style);
@@ -143,11 +162,12 @@ std::string render_traffic(const Reader& traffic, const Style& style) {
                 counted(traffic["stale"], "stale", Tone::caution),
                 counted(traffic["errors"], "errors", Tone::bad)},
                kIndent, style);
-  text += flow({{percent(without_upstream, all) + " hit ratio"},
-                {show_bytes(served) + " served"},
-                {show_bytes(fetched) + " fetched"},
-                {show_bytes(std::max(served - fetched, 0.0)) + " saved"}},
-               kIndent, style);
+  text +=
+      flow({{ratio.is_number() ? percent(ratio.number(), 1) + " hit ratio" : "no hit ratio yet"},
+            {show_bytes(served) + " served"},
+            {show_bytes(fetched) + " fetched"},
+            {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
+           kIndent, style);
   return text;
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "cache/log.h"
@@ -12,6 +13,9 @@ namespace staithe::daemon {
 namespace json = boost::json;
 
 namespace {
+
+// Enough to see what goes and why; `staithe ls` has them all.
+constexpr std::size_t shown_victims = 5;
 
 const char* to_string(Control::State state) {
   switch (state) {
@@ -116,6 +120,27 @@ std::uint64_t fetched_bytes(const proxy::Registries& registries) {
   return bytes;
 }
 
+// Null if that is not known.
+json::value seconds_since(const Clock& clock, std::int64_t unix_seconds) {
+  if (unix_seconds <= 0) return nullptr;
+  const auto now =
+      std::chrono::duration_cast<std::chrono::seconds>(clock.wall().time_since_epoch());
+  return std::max<std::int64_t>(0, now.count() - unix_seconds);
+}
+
+json::array describe(const std::vector<cache::Store::NextVictim>& victims, const Clock& clock) {
+  json::array all;
+  for (const auto& victim : victims) {
+    all.push_back(
+        json::object{{"digest", victim.digest.to_string()},
+                     {"kind", victim.kind == cache::ObjectKind::blob ? "blob" : "manifest"},
+                     {"bytes", victim.bytes},
+                     {"last_used_seconds_ago", seconds_since(clock, victim.last_used_unix_seconds)},
+                     {"why", victim.is_protected ? "protected" : "probation"}});
+  }
+  return all;
+}
+
 }  // namespace
 
 json::object Control::status() const {
@@ -123,6 +148,8 @@ json::object Control::status() const {
   const auto& traffic = sources_.proxy.traffic();
   const auto uptime =
       std::chrono::duration_cast<std::chrono::seconds>(sources_.clock.now() - started_);
+  json::array next_victims = describe(sources_.store.next_victims(shown_victims), sources_.clock);
+  const auto hit_ratio = traffic.hit_ratio();
   json::array listen;
   for (const std::string& address : addresses_) listen.emplace_back(address);
   return {{"version", STAITHE_VERSION},
@@ -139,7 +166,8 @@ json::object Control::status() const {
                                  {"evicted", stats.evicted},
                                  {"quarantined", stats.quarantined},
                                  {"mode", cache::to_string(stats.mode)},
-                                 {"mode_reason", stats.mode_reason}}},
+                                 {"mode_reason", stats.mode_reason},
+                                 {"next_victims", std::move(next_victims)}}},
           {"traffic", json::object{{"requests", traffic.requests},
                                    {"hits", traffic.hits},
                                    {"misses", traffic.misses},
@@ -147,7 +175,9 @@ json::object Control::status() const {
                                    {"stale", traffic.stale},
                                    {"errors", traffic.errors},
                                    {"denied", sources_.access.denied()},
+                                   {"hit_ratio", json::value_from(hit_ratio)},
                                    {"bytes_served", traffic.bytes_served},
+                                   {"bytes_saved", traffic.bytes_saved},
                                    {"bytes_fetched", fetched_bytes(sources_.registries)}}},
           {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
           {"registries", describe(sources_.config, sources_.registries)},

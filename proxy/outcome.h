@@ -33,6 +33,14 @@ constexpr std::string_view cache_status(Outcome outcome) {
   return "staithe";
 }
 
+// Whether upstream sent nothing for the answer with this Cache-Status: its body was here, or on its
+// way for another request.
+constexpr bool spares_upstream(std::string_view cache_status_field) {
+  for (const Outcome outcome : {Outcome::hit, Outcome::collapsed, Outcome::stale})
+    if (cache_status_field == cache_status(outcome)) return true;
+  return false;
+}
+
 // How long a repository's proof that it may show a digest is good: upstream is asked again after
 // this. ACR's own permission caches take up to 10 minutes, managed identity tokens up to 24 hours
 // to notice a change of roles (azure-protocol.md, section 5), so a day adds no new order of

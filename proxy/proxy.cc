@@ -140,6 +140,8 @@ asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
 void Proxy::handled(const Exchange& exchange, std::chrono::microseconds took,
                     const Error* failure) {
   traffic_.bytes_served += exchange.body_bytes_sent();
+  if (exchange.status() < 400 && spares_upstream(exchange.cache_status()))
+    traffic_.bytes_saved += exchange.body_bytes_sent();
   if (failure || exchange.status() >= 400) ++traffic_.errors;
   if (!log::enabled(log::Level::debug)) return;
   log::debug("request", {{"method", exchange.request().method},

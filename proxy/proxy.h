@@ -4,6 +4,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,18 @@ struct Traffic {
   std::uint64_t errors = 0;  // answered with a status of 400 or more, or cut short
   std::uint64_t denied = 0;  // of these, the requests of users that may not ask
   std::uint64_t bytes_served = 0;
+  // Of these, what upstream did not send for the request that got it: the bodies of hits, collapsed
+  // and stale answers, also of those that were cut short.
+  std::uint64_t bytes_saved = 0;
+
+  // The share of the answers with registry content for which upstream sent no body: hits, collapsed
+  // and stale ones, of all but errors. Nothing before the first.
+  std::optional<double> hit_ratio() const {
+    const std::uint64_t spared = hits + collapsed + stale;
+    const std::uint64_t all = spared + misses;
+    if (all == 0) return std::nullopt;
+    return static_cast<double>(spared) / static_cast<double>(all);
+  }
 };
 
 class Proxy final : public Handler {

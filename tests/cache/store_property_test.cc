@@ -10,11 +10,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <list>
 #include <map>
 #include <set>
 
 #include "tests/cache/cellar.h"
+#include "tests/cache/eviction_model.h"
 
 namespace staithe::cache {
 namespace {
@@ -136,7 +136,7 @@ class ExactRun : public Play {
       case 16:
         return tag();
       case 17:
-        return cellar_.pass(std::chrono::seconds(1 + below(12)));
+        return let_time_pass();
       case 18:
         if (below(4) == 0) restart();
         return;
@@ -167,12 +167,13 @@ class ExactRun : public Play {
   bool growing(const Digest& digest) const {
     return std::ranges::any_of(writers_, [&](const Writer& one) { return one.digest == digest; });
   }
-  void touch(const Digest& digest) { order_.splice(order_.end(), order_, find_in_order(digest)); }
-  std::list<Digest>::iterator find_in_order(const Digest& digest) {
-    return std::ranges::find(order_, digest);
+  void add(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes) {
+    objects_.insert_or_assign(digest, Object{kind, size_bytes, {}});
+    order_.add(digest, size_bytes, wall());
   }
+  void touch(const Digest& digest) { order_.touch(digest, wall()); }
   void drop(const Digest& digest) {
-    order_.erase(find_in_order(digest));
+    order_.drop(digest);
     objects_.erase(digest);
   }
   // Makes room as the store must; false if there is none. `spared` stays.
@@ -181,7 +182,7 @@ class ExactRun : public Play {
     if (wanted <= max_bytes) return true;
     std::uint64_t gain = 0;
     std::vector<Digest> victims;
-    for (const Digest& digest : order_) {
+    for (const auto& [digest, is_protected] : order_.order()) {
       if (gain >= wanted - max_bytes) break;
       if (digest == spared || held_.contains(digest)) continue;
       gain += cost(objects_.at(digest));
@@ -229,8 +230,7 @@ class ExactRun : public Play {
     const std::string& bytes = blobs_.at(one.digest);
     cellar_.append(*one.writer, std::string_view(bytes).substr(one.writer->written_bytes()));
     cellar_.run(one.writer->commit());
-    objects_.insert_or_assign(one.digest, Object{ObjectKind::blob, bytes.size(), {}});
-    order_.push_back(one.digest);
+    add(one.digest, ObjectKind::blob, bytes.size());
     if (one.reader) {
       EXPECT_TRUE(cellar_.run(read_blob(one.reader)) == bytes);
       held_.emplace(one.digest, std::move(one.reader));
@@ -277,9 +277,7 @@ class ExactRun : public Play {
     if (objects_.contains(digest)) {
       touch(digest);
     } else {
-      const std::uint64_t size = to_record(*manifest).size();
-      objects_.insert_or_assign(digest, Object{ObjectKind::manifest, size, {}});
-      order_.push_back(digest);
+      add(digest, ObjectKind::manifest, to_record(*manifest).size());
       if (!make_room(0, digest)) drop(digest);
     }
     cellar_.settle();
@@ -314,6 +312,17 @@ class ExactRun : public Play {
       store().put_tag(repository, name, digest);
       tags_.insert_or_assign({repository, name}, std::pair(digest, wall()));
     }
+  }
+  // Uses count as later ones after ten minutes, and clocks are set, back too.
+  void let_time_pass() {
+    if (below(3) == 0) return cellar_.pass(std::chrono::seconds(1 + below(12)));
+    const auto by = std::chrono::seconds(below(2'000));
+    cellar_.clock.jump_wall(below(8) == 0 ? -4 * by : by);
+  }
+  // Of what upstream confirmed then; unknown if that lies further ahead than a clock is corrected.
+  std::optional<std::int64_t> age(std::int64_t then) const {
+    if (wall() - then < -300) return std::nullopt;
+    return std::max<std::int64_t>(0, wall() - then);
   }
   void restart() {
     forget_all();
@@ -350,6 +359,19 @@ class ExactRun : public Play {
     EXPECT_LE(cellar_.disk.take_peak_bytes(), max_bytes);
     EXPECT_EQ(stats.quarantined, 0u);
     if (evicted_ > 0) EXPECT_EQ(stats.evicted, evicted_);
+    compare_order();
+  }
+  void compare_order() {
+    auto expected = order_.order();
+    std::erase_if(expected, [this](const auto& place) { return held_.contains(place.digest); });
+    const auto next = store().next_victims(objects_.size());
+    ASSERT_EQ(next.size(), expected.size());
+    for (std::size_t i = 0; i < next.size(); ++i) {
+      EXPECT_EQ(next[i].digest, expected[i].digest);
+      EXPECT_EQ(next[i].is_protected, expected[i].is_protected);
+      EXPECT_EQ(next[i].kind, objects_.at(next[i].digest).kind);
+      EXPECT_EQ(next[i].bytes, cost(objects_.at(next[i].digest)));
+    }
   }
   void compare_all() {
     for (const Digest& digest : digests_) {
@@ -365,25 +387,27 @@ class ExactRun : public Play {
     for (int r = 0; r < 3; ++r) {
       const std::string repository = "r/" + std::to_string(r);
       for (const auto& [digest, object] : objects_) {
-        const auto age = store().link_age(repository, digest);
+        const auto seen = store().link_age(repository, digest);
         const auto it = object.links.find(repository);
-        ASSERT_EQ(age.has_value(), it != object.links.end());
-        if (age) EXPECT_EQ(age->count(), wall() - it->second);
+        const auto expected = it == object.links.end() ? std::nullopt : age(it->second);
+        ASSERT_EQ(seen.has_value(), expected.has_value());
+        if (seen) EXPECT_EQ(seen->count(), *expected);
       }
       for (int t = 0; t < 3; ++t) {
         const std::string name = "t" + std::to_string(t);
         const auto seen = store().tag(repository, name);
         const auto it = tags_.find({repository, name});
-        ASSERT_EQ(seen.has_value(), it != tags_.end());
+        const auto expected = it == tags_.end() ? std::nullopt : age(it->second.second);
+        ASSERT_EQ(seen.has_value(), expected.has_value());
         if (!seen) continue;
         EXPECT_EQ(seen->digest, it->second.first);
-        EXPECT_EQ(seen->age.count(), wall() - it->second.second);
+        EXPECT_EQ(seen->age.count(), *expected);
       }
     }
   }
 
   std::map<Digest, Object> objects_;
-  std::list<Digest> order_;  // least recently used first
+  EvictionModel order_{max_bytes * 8 / 10};
   std::vector<Writer> writers_;
   std::map<Digest, std::shared_ptr<Blob>> held_;
   std::vector<std::pair<std::shared_ptr<Blob>, std::uint64_t>> unlinked_;

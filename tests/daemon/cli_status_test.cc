@@ -21,9 +21,14 @@ constexpr const char* kSample = R"({
  "listen":["127.0.0.1:5050","[::1]:5050"],
  "cache":{"directory":"/var/cache/staithe","bytes":13207024435,"max_bytes":85899345920,
    "free_bytes":129385308160,"blobs":1234,"manifests":87,"evicted":3,"quarantined":1,
-   "mode":"read-write"},
+   "mode":"read-write","next_victims":[
+    {"digest":"sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","kind":"blob",
+     "bytes":123457536,"last_used_seconds_ago":273965,"why":"probation"},
+    {"digest":"sha256:efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef",
+     "kind":"manifest","bytes":4096,"last_used_seconds_ago":null,"why":"protected"}]},
  "traffic":{"requests":12345,"hits":900,"misses":90,"collapsed":10,"stale":0,"errors":0,
-   "bytes_served":48425755648,"bytes_fetched":5368709120},
+   "hit_ratio":0.91,"bytes_served":48425755648,"bytes_saved":43057046528,
+   "bytes_fetched":5368709120},
  "registries":[
   {"name":"contoso.azurecr.io","upstream":["https://contoso.azurecr.io"],"identity":"vm",
    "identity_kind":"managed-identity","state":"ok","paused_seconds":0,"last_error":null,
@@ -75,6 +80,9 @@ listens on  127.0.0.1:5050  [::1]:5050
 CACHE  /var/cache/staithe  read-write
   12.3 GiB of 80.0 GiB  [###---------------------]  15.4%  120.5 GiB free on disk
   1234 blobs  87 manifests  3 evicted  1 quarantined
+  NEXT TO GO           KIND      SIZE       LAST USED  WHY
+  sha256:cdcdcdcdcdcd  blob      117.7 MiB  3d 4h ago  probation
+  sha256:efefefefefef  manifest  4.0 KiB    not known  protected
 
 TRAFFIC
   12345 requests  900 hits  90 misses  10 collapsed  0 stale  0 errors
@@ -153,6 +161,8 @@ TEST(Status, EscapesWhatItIsGiven) {
   status.get_object()["listen"] = json::array{hostile};
   status.at("cache").get_object()["directory"] = hostile;
   status.at("cache").get_object()["mode"] = hostile;
+  json::object& victim = status.at("cache").at("next_victims").at(0).get_object();
+  for (const char* key : {"digest", "kind", "why"}) victim[key] = hostile;
   for (const char c : render_status(status, Style{})) {
     EXPECT_TRUE(c == '\n' || (c >= ' ' && c <= '~'));
   }
@@ -163,9 +173,10 @@ TEST(Status, OfAnIdleDaemonHasNoFillsAndNoDivisionByZero) {
       json::parse(R"({"version":"0.1.0","state":"ready","cache":{"bytes":0,"max_bytes":0},
                       "traffic":{},"registries":[],"fills":[]})"),
       Style{});
-  EXPECT_THAT(text, HasSubstr("0.0% hit ratio"));
+  EXPECT_THAT(text, HasSubstr("no hit ratio yet"));
   EXPECT_THAT(text, HasSubstr("none asked for yet"));
   EXPECT_THAT(text, Not(HasSubstr("FILLS")));
+  EXPECT_THAT(text, Not(HasSubstr("NEXT TO GO")));
   EXPECT_THAT(text, Not(HasSubstr("nan")));
 }
 

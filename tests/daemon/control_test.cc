@@ -64,11 +64,11 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key : {"directory", "bytes", "max_bytes", "free_bytes", "blobs", "manifests",
-                          "evicted", "quarantined", "mode", "mode_reason"})
+                          "evicted", "quarantined", "mode", "mode_reason", "next_victims"})
     EXPECT_TRUE(cache.contains(key)) << key;
   const auto& traffic = status.at("traffic").as_object();
-  for (const char* key : {"requests", "hits", "misses", "collapsed", "stale", "errors",
-                          "bytes_served", "bytes_fetched"})
+  for (const char* key : {"requests", "hits", "misses", "collapsed", "stale", "errors", "hit_ratio",
+                          "bytes_served", "bytes_saved", "bytes_fetched"})
     EXPECT_TRUE(traffic.contains(key)) << key;
   EXPECT_EQ(traffic.at("misses").to_number<int>(), 1);
   EXPECT_EQ(traffic.at("bytes_fetched").to_number<int>(), 10);
@@ -84,6 +84,36 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   EXPECT_EQ(registries.at(0).at("name").as_string(), "r.example");
   EXPECT_EQ(registries.at(0).at("state").as_string(), "ok");
   EXPECT_EQ(registries.at(1).at("state").as_string(), "idle");
+}
+
+TEST_F(ControlTest, StatusTellsWhatGoesNextAndWhatWasSaved) {
+  auto status = boost::json::parse(get("/v1/status").body).as_object();
+  EXPECT_TRUE(status.at("cache").at("next_victims").as_array().empty());
+  EXPECT_TRUE(status.at("traffic").at("hit_ratio").is_null()) << "nothing was asked for yet";
+  std::vector<std::string> digests;
+  for (int i = 0; i < 6; ++i) {
+    const auto digest = house_.play_blob("app", "blob " + std::to_string(i));
+    digests.push_back(digest.to_string());
+    const std::string path = "/v2/r.example/app/blobs/" + digests.back();
+    house_.get(path);
+    house_.run_until_true([&] { return !house_.fills.under_way(digest); });
+    if (i == 0) {
+      for (int again = 0; again < 2; ++again) house_.get(path);
+    }
+  }
+  status = boost::json::parse(get("/v1/status").body).as_object();
+  const auto& next = status.at("cache").at("next_victims").as_array();
+  ASSERT_EQ(next.size(), 5U);
+  for (std::size_t i = 0; i < next.size(); ++i) {
+    EXPECT_EQ(next[i].at("digest").as_string(), digests[i]) << "the first of six goes first";
+    EXPECT_EQ(next[i].at("kind").as_string(), "blob");
+    EXPECT_EQ(next[i].at("bytes").to_number<int>(), 4096);
+    EXPECT_EQ(next[i].at("why").as_string(), "probation") << "all uses were of one pull";
+    EXPECT_GE(next[i].at("last_used_seconds_ago").to_number<int>(), 0);
+    EXPECT_LT(next[i].at("last_used_seconds_ago").to_number<int>(), 600);
+  }
+  EXPECT_EQ(status.at("traffic").at("hit_ratio").to_number<double>(), 0.25);
+  EXPECT_EQ(status.at("traffic").at("bytes_saved").to_number<int>(), 12);
 }
 
 TEST_F(ControlTest, TellsTheEffectiveConfiguration) {

@@ -157,8 +157,8 @@ class Disk final : public cache::Disk {
     fail_at_.reset();
     read_only_ = false;
   }
-  // The `k`-th call from now, from 1, fails; list() is not counted, since a start calls it for each
-  // of a thousand directories.
+  // The `k`-th call from now, from 1, fails; list() and allocated() are not counted, since a start
+  // calls them for each of a thousand directories.
   void fail_at(std::uint64_t k, int error_number) {
     const std::scoped_lock lock(mutex_);
     fail_at_ = {countable_calls_ + k, error_number};
@@ -382,7 +382,7 @@ class Disk final : public cache::Disk {
   std::unique_lock<std::mutex> enter(Call call, const std::filesystem::path& path) {
     std::unique_lock lock(mutex_);
     ++calls_of_[call];
-    const bool counted = call != Call::list;
+    const bool counted = call != Call::list && call != Call::allocated;
     const std::uint64_t number = counted ? ++countable_calls_ : countable_calls_;
     if (const auto it = gates_.find(call); it != gates_.end() && it->second.pass-- == 0) {
       const std::shared_ptr<Gate> gate = it->second.gate;
