@@ -16,7 +16,9 @@ namespace {
 
 [[noreturn]] void throw_errno(const char* doing, const std::filesystem::path& path) {
   const int cause = errno;
-  const bool full = cause == ENOSPC || cause == EDQUOT || cause == EFBIG;
+  // Not EFBIG: what is larger than a file may be does not fit into an empty disk either, and so
+  // nothing has to go for it.
+  const bool full = cause == ENOSPC || cause == EDQUOT;
   throw Failure(full ? Errc::storage_full : Errc::storage_failed,
                 std::string(doing) + " " + path.string() + ": " + describe_errno(cause));
 }

@@ -288,12 +288,13 @@ asio::awaitable<void> Service::drain() {
 }
 
 asio::awaitable<void> Service::close() {
-  // What connections may be waiting for ends first: an identity service takes up to a minute.
+  // What connections may be waiting for ends first: an identity service takes up to a minute, and
+  // an upstream that is silent in the middle of a blob is waited for longer.
   tasks_.cancel();
   programs_.stop();
+  co_await fills_.stop();
   co_await registry_server_.stop();
   co_await control_server_.stop();
-  co_await fills_.stop();
   co_await tasks_.join();
   co_await store_.close();
 }

@@ -202,15 +202,16 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
   std::uint64_t sent = begin;
   std::optional<Error> broken;
   while (sent < end) {
-    std::uint64_t ready = 0;
+    const std::uint64_t before = exchange.body_bytes_sent();
     try {
-      ready = std::min({end, co_await blob->wait_past(sent), sent + most_at_once_bytes});
+      const std::uint64_t ready =
+          std::min({end, co_await blob->wait_past(sent), sent + most_at_once_bytes});
+      co_await exchange.send_file(blob->file().fd(), sent, ready);
     } catch (const Failure& failure) {
       broken = failure.error();
     }
+    sent += exchange.body_bytes_sent() - before;
     if (broken) break;
-    co_await exchange.send_file(blob->file().fd(), sent, ready);
-    sent = ready;
   }
   if (!broken) co_return;
   // A fault of the disk is not the client's: the rest comes from upstream.

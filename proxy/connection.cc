@@ -152,11 +152,14 @@ asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint
         asio::buffer(size.data(), static_cast<std::size_t>(last + 2 - size.data())),
         asio::use_awaitable);
   }
+  const std::uint64_t before = sent_;
   co_await proxy::send_file(connection_.socket_, connection_.disk_, fd, begin, end,
-                            [this] { connection_.set_deadline(connection_.limits_.idle_timeout); });
+                            [this, before](std::uint64_t bytes) {
+                              sent_ = before + bytes;
+                              connection_.set_deadline(connection_.limits_.idle_timeout);
+                            });
   if (chunked_)
     co_await asio::async_write(connection_.socket_, asio::buffer("\r\n", 2), asio::use_awaitable);
-  sent_ += end - begin;
 }
 
 asio::awaitable<void> Exchange::finish() {

@@ -55,7 +55,10 @@ asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(RegistryPtr registry,
     fill->scopes.insert(scope_of(*registry, repository));
     fills_.emplace(digest, fill);
     started = true;
-    tasks_.spawn("fill", run(fill, registry));
+    if (!tasks_.spawn("fill", run(fill, registry))) {
+      fills_.erase(digest);
+      throw Failure(Errc::cancelled, "the daemon is stopping");
+    }
   }
   while (!fill->blob && !fill->error) co_await fill->changed.wait();
   if (!fill->blob) throw Failure(*fill->error);

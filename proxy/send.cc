@@ -37,25 +37,30 @@ Step send_step(int socket, int fd, std::uint64_t begin, std::uint64_t end) {
   return step;
 }
 
+// Of what sendfile says, all that a socket does not (sendfile(2)).
+bool of_file(int error) { return error == ENODATA || error == EIO || error == ENOMEM; }
+
 }  // namespace
 
 asio::awaitable<void> send_file(Socket& socket, asio::thread_pool& disk, int fd,
                                 std::uint64_t begin, std::uint64_t end,
-                                std::function<void()> progress) {
+                                std::function<void(std::uint64_t bytes)> progress) {
   socket.native_non_blocking(true);
   const int out = socket.native_handle();
+  const std::uint64_t first = begin;
+  progress(0);
   while (begin < end) {
-    progress();
     const std::uint64_t until = std::min(end, begin + step_bytes);
     const Step step = co_await offload(disk, [=] { return send_step(out, fd, begin, until); });
     begin += step.sent;
+    progress(begin - first);
     if (step.error == 0) continue;
     if (step.error == EAGAIN) {
       co_await socket.async_wait(Socket::wait_write, asio::use_awaitable);
-    } else if (step.error == ENODATA || step.error == EIO) {
-      throw Failure(Errc::storage_failed,
-                    "a cached blob could not be read: " +
-                        (step.error == EIO ? describe_errno(EIO) : "its file is too short"));
+    } else if (of_file(step.error)) {
+      throw Failure(Errc::storage_failed, "a cached blob could not be read: " +
+                                              (step.error == ENODATA ? "its file is too short"
+                                                                     : describe_errno(step.error)));
     } else {
       throw boost::system::system_error(step.error, boost::system::system_category());
     }

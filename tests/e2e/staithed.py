@@ -130,9 +130,9 @@ class Staithed:
         """Status and body, whatever they are."""
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
-        connection.sock.connect(str(self.socket))
         try:
+            connection.sock.settimeout(10)
+            connection.sock.connect(str(self.socket))
             sent = None if body is None else json.dumps(body)
             headers = {} if body is None else {"Content-Type": "application/json"}
             connection.request(method, path, sent, headers)
