@@ -64,9 +64,14 @@ asio::awaitable<void> Store::keep_index_written() {
 asio::awaitable<std::vector<Change>> Store::changes_for_index() {
   std::vector<Change> changes;
   if (index_behind_) {
-    // What changes meanwhile is noted anew and follows with the next writing.
-    catalog_.forget_changes();
+    // What is noted so far is among everything; what is noted meanwhile follows with the next
+    // writing.
+    while (catalog_.has_changes()) {
+      catalog_.take_changes(objects_at_once);
+      co_await asio::post(loop_, asio::use_awaitable);
+    }
     const std::vector<Digest> digests = catalog_.digests();
+    changes.reserve(digests.size());
     for (std::size_t i = 0; i < digests.size(); i += objects_at_once) {
       co_await asio::post(loop_, asio::use_awaitable);
       const std::span rest = std::span(digests).subspan(i);

@@ -155,7 +155,9 @@ asio::awaitable<void> Store::reconcile() {
           }
         });
         for (const auto& [directory, bytes] : listed) note_directory(directory, bytes);
+        std::size_t looked_at = 0;
         for (const Found& file : files) {
+          if (++looked_at % objects_at_once == 0) co_await asio::post(loop_, asio::use_awaitable);
           const Digest& digest = file.digest;
           const Catalog::Object* known = catalog_.find(digest);
           if (!known || known->kind == kind) unseen.erase(digest);

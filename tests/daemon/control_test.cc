@@ -151,6 +151,8 @@ TEST_F(ControlTest, VerifiesEverythingAndNamesWhatIsDamaged) {
   const auto damaged = house_.play_blob("app", "other bytes");
   for (const auto& digest : {good, damaged})
     house_.get("/v2/r.example/app/blobs/" + digest.to_string());
+  // A reader has its bytes a little before they are stored.
+  house_.run_until_true([this] { return house_.store.stats().blobs == 2; });
   const auto path =
       cache::Layout(house_.store.directory()).object(cache::ObjectKind::blob, damaged);
   std::ofstream(path) << "Other bytes";
