@@ -49,7 +49,8 @@ void Store::judge_mode() {
              " is read-only; what is cached is served: mount it for writing";
   } else if (failed_writes_ >= most_failed_writes) {
     reason = failed_write_ + "; what is cached is served, and writing is tried every few seconds";
-  } else if (used_bytes() + space_.free_bytes < budget_.min_free_bytes + block_bytes) {
+  } else if (used_bytes() - index_bytes_ - directory_bytes_ + space_.free_bytes <
+             budget_.min_free_bytes + block_bytes) {  // Index and directories go for no blob.
     reason = "others have filled the file system of " + directory + ", which has " +
              std::to_string(space_.free_bytes) +
              " bytes free: free some of it, or lower cache.min_free";

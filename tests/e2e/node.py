@@ -174,7 +174,11 @@ class Node(Staithed):
         files = self.blob_files() | self.manifest_files()
         sizes = {digest: path.stat().st_size for digest, path in files.items()}
         if indexed != sizes:
-            raise Wrong(f"the index names {len(indexed)} objects, and {len(sizes)} are there")
+            differ = sorted(dict(indexed.items() ^ sizes.items()))
+            raise Wrong(
+                f"the index names {len(indexed)} objects, and {len(sizes)} are there; they differ "
+                f"in {', '.join(differ[:5])}"
+            )
 
     def object_bytes(self) -> int:
         """Of the files that hold what is cached, was set aside, or is to be continued."""

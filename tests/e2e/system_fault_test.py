@@ -58,7 +58,8 @@ class Faults(unittest.TestCase):
         self.addCleanup(self.origin.close)
 
     def node(self, name: str) -> Node:
-        node = Node(self.home / name, self.origin, max_size=64 * MIB)
+        # Room for all of them: an eviction that the end interrupts is another test.
+        node = Node(self.home / name, self.origin, max_size=1024 * MIB)
         self.addCleanup(node.stop)
         node.counted = True
         return node
