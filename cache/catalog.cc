@@ -215,8 +215,7 @@ std::vector<TagRow> Catalog::tags() const {
   rows.reserve(tags_.size());
   for (const auto& [key, tag] : tags_) {
     const std::size_t end = key.find('\n');
-    rows.push_back(
-        {key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
+    rows.push_back({key.substr(0, end), key.substr(end + 1), tag.digest, tag.checked_unix_seconds});
   }
   return rows;
 }

@@ -102,10 +102,10 @@ TEST_F(ControlTest, IsReadyOnlyWhileServing) {
 
 TEST_F(ControlTest, SaysWhatItDoesNotOffer) {
   EXPECT_EQ(get("/v1/nothing").status, 404);
-  EXPECT_EQ(
-      ask("POST /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
-          .status,
-      405);
+  EXPECT_EQ(ask("POST /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+                "2\r\n\r\n{}")
+                .status,
+            405);
 }
 
 }  // namespace
