@@ -36,7 +36,7 @@ enum class Errc {
   too_large,          // beyond a named limit
   storage_full,       // no room on disk within the configured bounds
   storage_failed,     // the disk or the index failed
-  in_use,             // another instance holds it
+  in_use,             // another instance holds it, or a pin
   cancelled,          // we are stopping
   config,             // configuration or arguments
 };

@@ -387,6 +387,7 @@ class Store {
   asio::awaitable<void> purge_objects(std::vector<Doomed> doomed, Purged& purged);
   asio::awaitable<void> end_purge(Purged& purged);
   void must_be_removable();
+  std::int64_t newest_use() const;  // in the catalog's order
 
   asio::awaitable<void> reconcile();
   asio::awaitable<void> keep_index_written();

@@ -1,9 +1,10 @@
 // The store's purges: what an operator wants gone.
 //
-// A purge removes files, makes that durable, and then takes the rows out of the index, in batches:
-// what could not be removed stays stored, with its row, and is told. Who reads a blob meanwhile
-// reads on, since its file has only lost its name.
+// A purge removes files in batches, then syncs their directories, then writes the index, and then
+// answers. What could not be removed stays stored and is told. Who reads a blob meanwhile reads on,
+// since its file has only lost its name.
 #include <algorithm>
+#include <limits>
 #include <ranges>
 #include <set>
 #include <utility>
@@ -19,17 +20,27 @@ namespace {
 
 // Removed between two looks at the loop, and not to be found meanwhile.
 constexpr std::size_t removed_at_once = 128;
+constexpr std::size_t synced_at_once = 16;
+// Looked at before others get the loop; some milliseconds.
+constexpr std::size_t seen_at_once = 5'000;
 // Of the same kind; the rest is counted.
 constexpr std::size_t most_faults = 4;
 
 }  // namespace
 
-// An object that is to go, as it was when that was decided.
+// An object that is to go, unless it was used after `begun`.
 struct Store::Doomed {
   Digest digest;
   ObjectKind kind;
-  std::int64_t used_order;
+  std::int64_t begun;
 };
+
+std::int64_t Store::newest_use() const {
+  std::int64_t newest = std::numeric_limits<std::int64_t>::min();
+  for (const Digest& digest : catalog_.digests())
+    newest = std::max(newest, catalog_.find(digest)->used_order);
+  return newest;
+}
 
 void Store::must_be_removable() {
   if (lost_ || space_.read_only) throw not_writable();
@@ -50,6 +61,7 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
   co_await measure_space();
   must_be_removable();
 
+  const std::int64_t begun = newest_use();
   Known known;
   const Image image = co_await this->image(*root, known);
   const auto parts = co_await reach({*root}, known);
@@ -61,7 +73,9 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
     if (tag.repository == where && tag.tag == name.reference) continue;
     (tag.repository == where ? others_here : others).push_back(tag.digest);
   }
+  std::size_t seen = 0;
   for (const Digest& digest : catalog_.digests()) {
+    if (++seen % seen_at_once == 0) co_await breathe();
     if (!has_manifest(digest)) continue;
     for (const std::string& linked : catalog_.repositories_of(digest)) {
       if (linked != where) {
@@ -98,7 +112,7 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
     } else if (catalog_.pinned(digest)) {
       purged.pinned.add(object->size_bytes);
     } else {
-      doomed.push_back({digest, object->kind, object->used_order});
+      doomed.push_back({digest, object->kind, begun});
     }
     // The right to it through this repository goes with the image.
     if (!needed_here.contains(digest) && !pinned_here.contains(digest))
@@ -113,6 +127,7 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
 asio::awaitable<Purged> Store::purge_all() {
   co_await measure_space();
   must_be_removable();
+  const std::int64_t begun = newest_use();
   Purged purged;
   for (const TagRow& tag : catalog_.tags()) {
     if (catalog_.pins().contains({tag.repository, tag.tag})) continue;
@@ -124,10 +139,13 @@ asio::awaitable<Purged> Store::purge_all() {
   for (const auto& [pin, needs] : catalog_.pins())
     for (const Digest& digest : needs) rights.emplace(digest, pin.repository);
   std::vector<Doomed> doomed;
+  std::size_t seen = 0;
   for (const Digest& digest : catalog_.digests()) {
+    if (++seen % seen_at_once == 0) co_await breathe();
     const Catalog::Object* object = catalog_.find(digest);
+    if (!object) continue;
     if (!catalog_.pinned(digest)) {
-      doomed.push_back({digest, object->kind, object->used_order});
+      doomed.push_back({digest, object->kind, begun});
       continue;
     }
     purged.pinned.add(object->size_bytes);
@@ -150,27 +168,32 @@ asio::awaitable<Purged> Store::purge_all() {
 asio::awaitable<Purged> Store::purge_unused(std::chrono::seconds age) {
   co_await measure_space();
   must_be_removable();
+  const std::int64_t begun = newest_use();
   const std::int64_t unused_since = unix_now() - age.count();
   const auto unused = [&](const Catalog::Object& object) {
     return object.used_unix_seconds > 0 && object.used_unix_seconds <= unused_since;
   };
   // Clients that have a layer ask only for the manifest: an image is used as a whole.
   std::vector<Digest> roots;
-  for (const Digest& digest : catalog_.digests())
+  std::size_t seen = 0;
+  for (const Digest& digest : catalog_.digests()) {
     if (has_manifest(digest) && !unused(*catalog_.find(digest))) roots.push_back(digest);
+    if (++seen % seen_at_once == 0) co_await breathe();
+  }
   Known known;
   const auto needed = co_await reach(std::move(roots), known);
   Purged purged;
   std::vector<Doomed> doomed;
   for (const Digest& digest : catalog_.digests()) {
+    if (++seen % seen_at_once == 0) co_await breathe();
     const Catalog::Object* object = catalog_.find(digest);
-    if (!unused(*object)) continue;
+    if (!object || !unused(*object)) continue;
     if (catalog_.pinned(digest)) {
       purged.pinned.add(object->size_bytes);
     } else if (needed.contains(digest)) {
       purged.shared.add(object->size_bytes);
     } else {
-      doomed.push_back({digest, object->kind, object->used_order});
+      doomed.push_back({digest, object->kind, begun});
     }
   }
   std::unordered_set<Digest> manifests;
@@ -193,8 +216,12 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
     std::uint64_t size_bytes;
     bool gone = false;
   };
-  // By directory, so that each is synced once.
-  std::ranges::sort(doomed, {}, [](const Doomed& one) { return std::pair(one.kind, one.digest); });
+  // By directory, which is kinder to the disk.
+  co_await offload(disk_pool_, [&] {
+    std::ranges::sort(doomed, {},
+                      [](const Doomed& one) { return std::pair(one.kind, one.digest); });
+  });
+  std::set<std::filesystem::path> directories;
   std::size_t unremoved = 0;
   std::size_t unsynced = 0;
   const auto tell = [&](std::size_t& count, std::string sentence) {
@@ -210,7 +237,7 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
       if (catalog_.pinned(one.digest)) {
         purged.pinned.add(object->size_bytes);
       } else if (growing_.contains(one.digest) || storing_.contains(one.digest) ||
-                 object->kind != one.kind || object->used_order != one.used_order) {
+                 object->kind != one.kind || object->used_order > one.begun) {
         purged.in_use.add(object->size_bytes);
       } else {
         removals.push_back({one, object->size_bytes});
@@ -221,9 +248,7 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
     for (const Removal& removal : removals) forget_open(removal.object.digest);
     const Leaving under_way(*this, std::move(leaving));
     std::vector<std::string> remove_faults;
-    std::vector<std::string> sync_faults;
     co_await offload(disk_pool_, [&] {
-      std::set<std::filesystem::path> directories;
       const bool here = in_place();
       for (Removal& removal : removals) {
         try {
@@ -237,17 +262,8 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
           remove_faults.emplace_back(failure.what());
         }
       }
-      for (const auto& directory : directories) {
-        try {
-          disk_.sync_directory(directory);
-        } catch (const Failure& failure) {
-          sync_faults.push_back(std::string(failure.what()) +
-                                ": what was removed there may be back after a loss of power");
-        }
-      }
     });
     for (std::string& fault : remove_faults) tell(unremoved, std::move(fault));
-    for (std::string& fault : sync_faults) tell(unsynced, std::move(fault));
     for (const Removal& removal : removals) {
       if (!removal.gone) {
         purged.failed.add(removal.size_bytes);
@@ -259,6 +275,21 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
       forget_manifest(removal.object.digest);
       catalog_.drop(removal.object.digest);
     }
+  }
+  // Once each and after all of it: a file system with a journal then writes that only once.
+  for (auto next = directories.begin(); next != directories.end();) {
+    std::vector<std::string> faults;
+    co_await offload(disk_pool_, [&] {
+      for (std::size_t i = 0; i < synced_at_once && next != directories.end(); ++i, ++next) {
+        try {
+          disk_.sync_directory(*next);
+        } catch (const Failure& failure) {
+          faults.push_back(std::string(failure.what()) +
+                           ": what was removed there may be back after a loss of power");
+        }
+      }
+    });
+    for (std::string& fault : faults) tell(unsynced, std::move(fault));
   }
 }
 

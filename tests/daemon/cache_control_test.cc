@@ -112,6 +112,7 @@ class CacheControlTest : public testing::Test {
                             .access = access_,
                             .tasks = tasks_,
                             .doors = {}}};
+  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -120,6 +121,7 @@ class CacheControlTest : public testing::Test {
                     .fills = house_.fills,
                     .access = access_,
                     .credentials = credentials_,
+                    .verifier = verifier_,
                     .reload = [] { return Faults(); }}};
   std::filesystem::path directory_;
   proxy::Server server_{house_.io.get_executor(),

@@ -93,6 +93,21 @@ TEST(Status, ShowsHowFarTheScrubIs) {
   EXPECT_EQ(line_with(R"({"state":"off","objects":0,"ended_seconds_ago":null})"), "  scrub off");
 }
 
+TEST(Status, SaysWhatIsPinnedOnceSomethingIs) {
+  json::value status = json::parse(kSample);
+  json::object& cache = status.at("cache").as_object();
+  cache["pins"] = 0;
+  cache["pinned_bytes"] = 0;
+  EXPECT_THAT(render_status(status, Style{}), Not(HasSubstr("pinned")));
+  cache["pins"] = 2;
+  cache["pinned_bytes"] = 1 << 30;
+  EXPECT_THAT(render_status(status, Style{}),
+              HasSubstr("\n  2 pinned  1.0 GiB of it kept for them\n"));
+  cache["pinned_bytes"] = 85899345920;
+  EXPECT_THAT(render_status(status, {.columns = 0, .colour = true, .utf8 = false}),
+              HasSubstr("\x1b[33m80.0 GiB of it kept for them"));
+}
+
 TEST(Status, ShowsDaemonCacheTrafficRegistriesAndFills) {
   EXPECT_EQ(render_status(json::parse(kSample), Style{}),
             R"(staithed 0.1.0  ready  pid 4242  up 3d 4h

@@ -248,11 +248,12 @@ TEST(Cli, HelpListsTheCommandsThatThereAre) {
   std::ostringstream err;
   const char* argv[] = {"staithe", "--help"};
   EXPECT_EQ(run_cli(2, argv, {out, err, Environment{}, Terminal{}}), kExitOk);
-  for (const char* text : {"status", "config", "version", "token", "pull-secret", "renew", "login",
-                           "logout", "--socket", "$STAITHE_SOCKET"}) {
+  for (const char* text :
+       {"status", "config", "version", "token", "pull-secret", "renew", "login", "logout", "ls",
+        "pin", "unpin", "purge", "--socket", "$STAITHE_SOCKET"}) {
     EXPECT_THAT(out.str(), HasSubstr(text));
   }
-  for (const char* text : {"doctor", "warm", "purge", "explain", "setup"}) {
+  for (const char* text : {"doctor", "warm", "explain", "setup"}) {
     EXPECT_THAT(out.str(), Not(HasSubstr(text)));
   }
 }

@@ -69,9 +69,9 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
                           "registries", "fills"})
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
-  for (const char* key : {"directory", "bytes", "max_bytes", "free_bytes", "blobs", "manifests",
-                          "evicted", "quarantined", "mode", "mode_reason", "next_victims",
-                          "reconciled", "scrub"})
+  for (const char* key :
+       {"directory", "bytes", "max_bytes", "free_bytes", "blobs", "manifests", "evicted",
+        "quarantined", "mode", "mode_reason", "next_victims", "reconciled", "scrub"})
     EXPECT_TRUE(cache.contains(key)) << key;
   const auto& traffic = status.at("traffic").as_object();
   for (const char* key : {"requests", "hits", "misses", "collapsed", "stale", "errors", "hit_ratio",
@@ -177,10 +177,10 @@ TEST_F(ControlTest, VerifiesEverythingAndNamesWhatIsDamaged) {
 
 TEST_F(ControlTest, SaysWhatItDoesNotOffer) {
   EXPECT_EQ(get("/v1/nothing").status, 404);
-  EXPECT_EQ(
-      ask("POST /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
-          .status,
-      405);
+  EXPECT_EQ(ask("POST /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+                "2\r\n\r\n{}")
+                .status,
+            405);
 }
 
 }  // namespace
