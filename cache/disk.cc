@@ -34,7 +34,10 @@ namespace {
 }
 
 File open_regular(const std::filesystem::path& path, int access) {
-  const int fd = ::open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  int fd = -1;
+  do {
+    fd = ::open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  } while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     if (errno == ENOENT) return File();
     throw_errno("cannot open", path);
@@ -65,8 +68,11 @@ File PosixDisk::open(const std::filesystem::path& path) { return open_regular(pa
 File PosixDisk::reopen(const std::filesystem::path& path) { return open_regular(path, O_RDWR); }
 
 File PosixDisk::create(const std::filesystem::path& path) {
-  const int fd =
-      ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  int fd = -1;
+  do {
+    fd =
+        ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  } while (fd < 0 && errno == EINTR);
   if (fd < 0) throw_errno("cannot create", path);
   return File(fd);
 }

@@ -79,6 +79,8 @@ class Store {
 
   // The blob, stored or growing, or null. Counts as a use.
   asio::awaitable<std::shared_ptr<Blob>> find(Digest digest);
+  // A reader could not read it: it is read once more as a whole, and set aside if that fails, too.
+  void doubt(const Digest& digest);
   // The size of a stored or growing blob, without reading it and without counting as a use.
   std::optional<std::uint64_t> size_of_blob(const Digest& digest) const;
 
@@ -350,6 +352,7 @@ class Store {
                                                           const Pace& pace);
   // Reads what is stored and says what it is; what is damaged is set aside.
   asio::awaitable<Checked> check(Digest digest, const Pace& pace);
+  asio::awaitable<void> recheck(Digest digest);
   asio::awaitable<void> set_aside(ObjectKind kind, Digest digest, std::string why);
   // Removes all but the newest `keep` of the files that were set aside. False if there were more
   // and none of them could be removed; what could not stays counted.

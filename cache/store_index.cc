@@ -1,6 +1,7 @@
 // The store and its index: read at the start, written behind.
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <iterator>
 #include <span>
@@ -56,7 +57,10 @@ asio::awaitable<void> Store::load_index() {
 asio::awaitable<void> Store::keep_index_written() {
   for (;;) {
     co_await clock_.sleep_for(index_interval);
+    // A stop waits for the batches that have been taken from the catalog: they come only once.
+    co_await asio::this_coro::throw_if_cancelled(false);
     co_await write_index();
+    co_await asio::this_coro::throw_if_cancelled(true);
   }
 }
 
@@ -153,6 +157,7 @@ asio::awaitable<void> Store::apply_in_batches(std::vector<Change> changes) {
 std::uint64_t Store::measure_index() const {
   std::uint64_t bytes = 0;
   for (const char* name : Index::file_names) bytes += allocated_or(layout_.root() / name, 0);
+  bytes += allocated_or(layout_.pins(), 0);
   return bytes;
 }
 

@@ -1,6 +1,7 @@
 // The store's mode: what it can do at the moment, why, and how it finds back.
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <utility>
 
 #include "cache/store.h"
@@ -95,12 +96,13 @@ asio::awaitable<void> Store::try_writing() {
 }
 
 bool Store::in_place() {
-  struct stat root{};
-  struct stat lock{};
-  lost_ = !(::lstat(layout_.root().c_str(), &root) == 0 &&
-            ::lstat(layout_.lock().c_str(), &lock) == 0 &&
-            root_place_ == Place{.device = root.st_dev, .inode = root.st_ino} &&
-            lock_place_ == Place{.device = lock.st_dev, .inode = lock.st_ino});
+  const auto stands = [](const std::filesystem::path& path, const Place& place) {
+    struct stat status{};
+    if (::lstat(path.c_str(), &status) == 0)
+      return place == Place{.device = status.st_dev, .inode = status.st_ino};
+    return errno != ENOENT && errno != ENOTDIR;  // A disk that fails has not moved it away.
+  };
+  lost_ = !(stands(layout_.root(), root_place_) && stands(layout_.lock(), lock_place_));
   return !lost_;
 }
 

@@ -161,6 +161,8 @@ asio::awaitable<Purged> Store::purge_all() {
     if (!catalog_.find(manifest->digest)) remembered.push_back(manifest->digest);
   for (const Digest& digest : remembered) forget_manifest(digest);
   co_await trim_quarantine(0);
+  while (const auto partial = oldest_partial())
+    if (!co_await discard_partial(*partial)) break;
   co_await end_purge(purged);
   co_return purged;
 }

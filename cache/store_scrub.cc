@@ -116,4 +116,11 @@ asio::awaitable<Checked> Store::check(Digest digest, const Pace& pace) {
   co_return checked;
 }
 
+void Store::doubt(const Digest& digest) { tasks_.spawn("check", recheck(digest)); }
+
+asio::awaitable<void> Store::recheck(Digest digest) {
+  const Pace pace{.pool = disk_pool_};
+  co_await check(digest, pace);
+}
+
 }  // namespace staithe::cache

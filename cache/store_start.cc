@@ -67,7 +67,11 @@ std::vector<std::string> Store::take_directory() {
   if (!lock_)
     throw Failure(Errc::storage_failed,
                   "cannot open " + layout_.lock().string() + ": " + describe_errno(errno));
-  if (::flock(lock_.fd(), LOCK_EX | LOCK_NB) != 0)
+  const bool locked = ::flock(lock_.fd(), LOCK_EX | LOCK_NB) == 0;
+  if (!locked && errno != EWOULDBLOCK)
+    throw Failure(Errc::storage_failed,
+                  "cannot lock " + layout_.lock().string() + ": " + describe_errno(errno));
+  if (!locked)
     throw Failure(Errc::in_use, "the cache directory " + root.string() +
                                     " is in use by another staithed: stop that one, or give this "
                                     "one another cache.directory");

@@ -220,6 +220,7 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
                                              {"digest", blob->digest().to_string()},
                                              {"bytes", sent},
                                              {"error", *broken}});
+  if (!blob->error()) store_.doubt(blob->digest());
   co_await relay_rest(exchange, registry, std::move(repository), blob, sent, end);
 }
 
