@@ -67,7 +67,8 @@ asio::awaitable<void> Store::close() {
   scrub_.close();
   index_retry_ = {};
   co_await offload(disk_pool_, [this] { return in_place(); });
-  co_await write_index();
+  // Once more if writing it made something go.
+  for (int round = 0; round < 2; ++round) co_await write_index();
   if (lost_ && index_) index_->leave_files();
   kept_open_.clear();
   disk_pool_.join();

@@ -215,6 +215,8 @@ TEST_F(CacheControlTest, APinOfWhatIsNotCachedHoldsAndSaysSo) {
   EXPECT_EQ(pinned.at("complete"), false);
   EXPECT_EQ(pinned.at("digest"), nullptr);
   pull("app", "latest", "some bytes");
+  // The walk over the image follows the tag.
+  house_.run_until_true([&] { return house_.store.stats().pinned_bytes == 8192; });
   EXPECT_EQ(get("/v1/status").at("cache").at("pinned_bytes").to_number<int>(), 8192);
 }
 

@@ -18,7 +18,7 @@ import threading
 import unittest
 
 from disks import MIB, Disk, enter_private_mounts
-from node import Client, Node, disk_usage
+from node import REGISTRY, Client, Node, disk_usage
 from origin import Image, Origin, make_image
 from points import fast_directory, seed
 
@@ -77,7 +77,11 @@ class Churn(unittest.TestCase):
 
     def pin(self) -> list[Image]:
         """Images that were pulled and pinned, and that nobody reads until the end."""
-        return []
+        images = [self.image(f"pinned{i}", [200_000 + i, 500_000 + i, 30_000 + i]) for i in range(2)]
+        for image in images:
+            self.node.pull(image)
+            self.node.control("POST", "/v1/pin", {"image": f"{REGISTRY}/{image.repository}:1"})
+        return images
 
     def test_the_bound_holds_and_what_is_used_stays(self) -> None:
         self.node.start()
