@@ -23,7 +23,7 @@ from staithed import Staithed, binary, toml
 
 REGISTRY = "origin.test"
 _NAMES = re.compile(
-    r"lock|index\.db(-wal|-shm|-journal|\.set-aside)?"
+    r"lock|pins|index\.db(-wal|-shm|-journal|\.set-aside)?"
     r"|(blobs|manifests)(/sha(256|512)(/[0-9a-f]{2}(/[0-9a-f]{64,128})?)?)?"
     r"|partial(/[0-9a-f]{64,128}\..+)?|quarantine(/[0-9]{12}\.[0-9]{6}\.[0-9a-f]{64,128})?"
 )
