@@ -71,6 +71,18 @@ struct Protection {
   }
 };
 
+// Room that is made ahead, in the background, so that what comes rarely waits for removals: once
+// less than half of this is free (the high mark), what goes next goes until all of it is (the low
+// mark). A 32nd of the cache holds the next image of most; beyond a GiB no transfer outruns the
+// next look. A cache in which that is less than a layer has no marks: it makes room as it is
+// needed.
+constexpr std::uint64_t headroom_bytes(std::uint64_t allowed_bytes) {
+  constexpr std::uint64_t least = std::uint64_t{4} << 20;
+  constexpr std::uint64_t most = std::uint64_t{1} << 30;
+  const std::uint64_t headroom = std::min(allowed_bytes / 32, most);
+  return headroom < least ? 0 : headroom;
+}
+
 struct Candidate {
   Digest digest;
   std::uint64_t bytes;  // what removing it gives back

@@ -258,6 +258,8 @@ class Store {
   asio::awaitable<void> make_room(std::uint64_t bytes);
   // Evicts what stands beyond the bounds, as far as that goes.
   asio::awaitable<void> shrink();
+  // Keeps between the marks of headroom_bytes().
+  asio::awaitable<void> keep_headroom();
   bool evictable(const Digest& digest) const;
   // False if none of the files could be removed; those that could not stay stored.
   asio::awaitable<bool> evict(std::vector<Digest> victims);

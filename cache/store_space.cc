@@ -145,6 +145,17 @@ std::vector<Store::NextVictim> Store::next_victims(std::size_t most) const {
   return next;
 }
 
+asio::awaitable<void> Store::keep_headroom() {
+  const std::uint64_t allowed = allowed_bytes(budget_, used_bytes(), space_.free_bytes);
+  const std::uint64_t headroom = headroom_bytes(allowed);
+  const std::uint64_t taken = used_bytes() - written_bytes_ + reserved_bytes_ + own_growth_bytes();
+  if (taken + headroom / 2 <= allowed) co_return;
+  try {
+    co_await make_room(headroom);
+  } catch (const Failure&) {  // Pinned, or in use: what comes has to see.
+  }
+}
+
 bool Store::evictable(const Digest& digest) const {
   if (growing_.contains(digest) || storing_.contains(digest) || leaving_.contains(digest))
     return false;
@@ -265,6 +276,7 @@ asio::awaitable<void> Store::keep_within_bounds() {
     co_await expire_partials();
     co_await measure_own_directories();
     co_await shrink();
+    co_await keep_headroom();
     co_await clock_.sleep_for(bounds_interval);
   }
 }

@@ -47,5 +47,14 @@ TEST(Victims, AreTheOldestThatAreEnough) {
   EXPECT_THAT(choose_victims(oldest_first, 1000), ElementsAre(named('a'), named('c'), named('d')));
 }
 
+TEST(Headroom, IsAShareThatIsALayerAtLeastAndAGibibyteAtMost) {
+  constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+  EXPECT_EQ(headroom_bytes(0), 0u);
+  EXPECT_EQ(headroom_bytes(128 * mib - 1), 0u);
+  EXPECT_EQ(headroom_bytes(128 * mib), 4 * mib);
+  EXPECT_EQ(headroom_bytes(32'000 * mib), 1000 * mib);
+  EXPECT_EQ(headroom_bytes(64 * 1024 * mib), 1024 * mib);
+}
+
 }  // namespace
 }  // namespace staithe::cache

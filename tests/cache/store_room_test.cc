@@ -241,5 +241,25 @@ TEST_F(StoreTest, AShareIsOfTheFileSystem) {
   EXPECT_EQ(cellar.store->stats().max_bytes, std::uint64_t{1} << 39);
 }
 
+TEST(StoreHeadroom, IsMadeAheadOnceHalfOfItIsTaken) {
+  Cellar cellar({.bytes = 128 * MiB});
+  std::vector<Digest> digests;
+  const auto fill = [&](int count) {
+    for (int i = 0; i < count; ++i)
+      digests.push_back(cellar.fill(noise(2 * MiB, 100 + digests.size())));
+  };
+  fill(63);  // 2 MiB are free: that is half of the headroom.
+  cellar.pass(std::chrono::seconds(11));
+  EXPECT_EQ(cellar.store->stats().evicted, 0u);
+  fill(1);
+  cellar.pass(std::chrono::seconds(11));
+  EXPECT_EQ(cellar.store->stats().evicted, 2u);
+  EXPECT_FALSE(cellar.store->size_of_blob(digests[0]));
+  EXPECT_FALSE(cellar.store->size_of_blob(digests[1]));
+  EXPECT_TRUE(cellar.store->size_of_blob(digests[2]));
+  fill(2);
+  EXPECT_EQ(cellar.store->stats().evicted, 2u) << "what comes waits for nothing";
+}
+
 }  // namespace
 }  // namespace staithe::cache

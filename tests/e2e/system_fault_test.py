@@ -222,7 +222,7 @@ class Start(OnStored):
         self.tally = Tally("system_fault_test, starts")
         self.given_up: dict[str, str] = {}
         alone = only_point()
-        points = [alone] if alone else itertools.islice(self.points(), wanted(250))
+        points = [alone] if alone else itertools.islice(self.points(), wanted(120))
         if not alone or alone.startswith("start:"):
             self.tally.run(points, self.try_point, self.home / "log")
         for what, sentence in sorted(self.given_up.items()):
@@ -285,7 +285,7 @@ class Hit(OnStored):
     def test_a_call_that_fails_costs_no_hit(self) -> None:
         self.tally = Tally("system_fault_test, hits")
         alone = only_point()
-        points = [alone] if alone else itertools.islice(self.points(), wanted(150))
+        points = [alone] if alone else itertools.islice(self.points(), wanted(80))
         if not alone or alone.startswith("hit:"):
             self.tally.run(points, self.try_point, self.home / "log")
         self.assertEqual(self.tally.failures, [])
@@ -330,7 +330,7 @@ class Stop(OnStored):
     def test_a_call_that_fails_hinders_no_end(self) -> None:
         self.tally = Tally("system_fault_test, ends")
         alone = only_point()
-        points = [alone] if alone else itertools.islice(self.points(), wanted(150))
+        points = [alone] if alone else itertools.islice(self.points(), wanted(80))
         if not alone or alone.startswith("stop:"):
             self.tally.run(points, self.try_point, self.home / "log")
         self.assertEqual(self.tally.failures, [])
