@@ -114,7 +114,7 @@ asio::awaitable<void> Store::write_index() {
   std::string sentence;
   try {
     if (index_behind_) {
-      co_await make_room(changes.size() * rewritten_bytes);
+      if (own_growth_bytes() > 0) co_await make_room(changes.size() * rewritten_bytes);
       index_bytes_ = co_await offload(index_pool_, [&] {
         const std::vector<Change> taken = std::move(changes);  // freed here, not on the loop
         if (!index_) index_ = std::make_unique<Index>(layout_.root());
