@@ -51,6 +51,8 @@ class Fills {
     std::uint64_t bytes = 0;
     std::optional<std::uint64_t> total;
     std::size_t readers = 0;
+    std::size_t connections = 0;         // to upstream, at this moment
+    std::uint64_t bytes_per_second = 0;  // from upstream, over the last seconds; 0 = not known yet
   };
   std::vector<Progress> progress() const;
 

@@ -31,6 +31,8 @@ bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+bool is_content(int status) { return status == 200 || status == 206; }
+
 std::chrono::seconds retry_after(const HttpResponse& response) {
   const std::string_view text = response.headers().get("Retry-After");
   std::int64_t seconds = 0;
@@ -172,6 +174,9 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
 // not taken up again once the chain has left it.
 asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
                                                  const auth::Authorization& authorization) {
+  if (ask.place && ask.place->url) {
+    if (auto answer = co_await revisit(ask)) co_return std::move(*answer);
+  }
   const Url start = settings_.base.with_target("/v2/" + ask.repository + "/" + ask.what);
   Url url = start;
   bool at_home = true;
@@ -188,8 +193,10 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
       hops = 0;
       continue;
     }
-    if (!is_redirect(response->status()))
+    if (!is_redirect(response->status())) {
+      if (ask.place && !at_home && is_content(response->status())) ask.place->url = url;
       co_return Answer{std::move(response), at_home, std::move(url)};
+    }
     const std::string* location = response->headers().find("Location");
     if (!location || hops == max_redirects)
       throw Failure(Errc::upstream_nonsense,
@@ -200,6 +207,27 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
     at_home = at_home && next.origin() == settings_.base.origin();
     url = std::move(next);
   }
+}
+
+asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& ask) {
+  Place& place = *ask.place;
+  Url url = *place.url;
+  const auto forget = [&] {  // Unless another range has found a new one meanwhile.
+    if (place.url && place.url->wire() == url.wire()) place.url.reset();
+  };
+  ++stats_->requests;
+  std::unique_ptr<HttpResponse> response;
+  try {
+    response = co_await http_.send(request(ask, url));
+  } catch (...) {
+    forget();
+    throw;
+  }
+  if (!is_content(response->status())) {
+    forget();
+    co_return std::nullopt;
+  }
+  co_return Answer{std::move(response), false, std::move(url)};
 }
 
 HttpRequest Upstream::request(const Ask& ask, const Url& url) const {

@@ -44,6 +44,13 @@ class Upstream {
   Upstream(asio::any_io_executor loop, Settings settings,
            std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock);
 
+  // Where a transfer was found: the end of a redirect that its further ranges go to at once,
+  // without asking the registry again. Its URL is as secret as a token. Empty at first; empty again
+  // once it answers anything but 200 or 206, and then the registry is asked anew.
+  struct Place {
+    std::optional<Url> url;
+  };
+
   struct Ask {
     std::string method = "GET";   // or HEAD
     std::string repository = {};  // without the prefix
@@ -52,6 +59,7 @@ class Upstream {
     std::string range = {};       // Range, if any
     // Waits out a short pause that upstream asks for; false where a stale answer is at hand.
     bool patient = true;  // validator for it
+    std::shared_ptr<Place> place = {};
   };
   // A final response (no redirect; a 401 only after the repeat). Throws Failure: unreachable,
   // upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked for), and what
@@ -76,6 +84,8 @@ class Upstream {
     Url url;  // that answered
   };
   asio::awaitable<Answer> walk(const Ask& ask, const auth::Authorization& authorization);
+  // What answers where the transfer was found before; nullopt if that is over.
+  asio::awaitable<std::optional<Answer>> revisit(const Ask& ask);
   HttpRequest request(const Ask& ask, const Url& url) const;
   void note(const HttpResponse& response);
 

@@ -55,10 +55,11 @@ class UpstreamTest : public testing::Test {
   }
 
   // The status of the answer, or the failure's class.
-  std::pair<int, std::optional<Errc>> get(const std::string& what = "blobs/x") {
+  std::pair<int, std::optional<Errc>> get(const std::string& what = "blobs/x",
+                                          std::shared_ptr<Upstream::Place> place = nullptr) {
     std::pair<int, std::optional<Errc>> outcome{0, std::nullopt};
     bool done = false;
-    asio::co_spawn(io_, upstream_->send({.repository = "app", .what = what}),
+    asio::co_spawn(io_, upstream_->send({.repository = "app", .what = what, .place = place}),
                    [&](std::exception_ptr error, std::unique_ptr<HttpResponse> response) {
                      done = true;
                      if (response) outcome.first = response->status();
@@ -127,6 +128,26 @@ TEST_F(UpstreamTest, GetsANewSignedUrlWhenOneHasExpired) {
   http_.on("https://data.example/old", {Reply{.status = 403}});
   http_.on("https://data.example/new", {Reply{.status = 200}});
   EXPECT_EQ(get().first, 200);
+}
+
+TEST_F(UpstreamTest, GoesBackToWhereATransferWasFoundUntilThatEnds) {
+  const auto place = std::make_shared<Upstream::Place>();
+  http_.on("https://contoso.azurecr.io",
+           {to("https://data.example/1?sig=1"), to("https://data.example/2?sig=2")});
+  http_.on("https://data.example/1",
+           {Reply{.status = 206}, Reply{.status = 206}, Reply{.status = 403}});
+  http_.on("https://data.example/2",
+           {Reply{.status = 206}, Reply{.error = Error{Errc::unreachable, "gone"}}});
+  EXPECT_EQ(get("blobs/x", place).first, 206);
+  EXPECT_EQ(get("blobs/x", place).first, 206);
+  ASSERT_EQ(http_.asked().size(), 3U);
+  EXPECT_EQ(http_.asked()[2].url, "https://data.example/1?sig=1");
+  EXPECT_EQ(http_.asked()[2].headers.find("Authorization"), nullptr);
+  EXPECT_EQ(get("blobs/x", place).first, 206);
+  ASSERT_TRUE(place->url);
+  EXPECT_EQ(place->url->wire(), "https://data.example/2?sig=2");
+  EXPECT_EQ(get("blobs/x", place).second, Errc::unreachable);
+  EXPECT_FALSE(place->url);
 }
 
 TEST_F(UpstreamTest, GivesUpARedirectThatNeverEnds) {
