@@ -89,9 +89,9 @@ class Throttling(LabTest):
                 with self.subTest(storm=name, at=at):
                     staithed = self.cold(f"storm{number}{at[7]}")
                     skip = 0 if at == "at the beginning" else 90
-                    headers = {"Retry-After": "2"}
+                    headers = {"Retry-After": "1"}
                     storm = {"status": 429, "headers": headers, "body": "slow down"}
-                    rule = {**where, "skip": skip, "lasts": 1.9, "action": storm}
+                    rule = {**where, "skip": skip, "lasts": 0.9, "action": storm}
                     self.lab.azure.faults(rule)
                     statuses, problems, longest = self.pull_all(staithed)
                     staithed.stop()
