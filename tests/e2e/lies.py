@@ -440,7 +440,8 @@ def _redirects() -> Iterator[What]:
     }.items():
         yield What(f"it sends to {name}", _redirect(location), home=True)
     for status in (300, 301, 302, 303, 308):
-        yield What(f"a {status} to nowhere known", _redirect("http://evil.test/", status), home=True)
+        lie = _redirect("http://evil.test/", status)
+        yield What(f"a {status} to nowhere known", lie, home=True)
 
 
 def tells(kind: Kind, asked: Asked, answer: Answer, number: int) -> bool:

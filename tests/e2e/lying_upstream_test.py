@@ -69,7 +69,7 @@ class Told:
 
 
 class LyingUpstream(RoughCase):
-    limits = {"upstream_connect": "500ms", "upstream_first_byte": "500ms", "upstream_stall": "500ms"}
+    limits = {key: "500ms" for key in RoughCase.limits}
 
     def setUp(self) -> None:
         super().setUp()

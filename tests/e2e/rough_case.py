@@ -141,7 +141,8 @@ class RoughCase(unittest.TestCase):
             kept = REPOSITORY_ROOT / "build/e2e-logs" / self.id()
             kept.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.node.log, kept / self.node.log.name)
-            print(self.node.process.tail(25), f"--- the log is in {kept}", sep="\n", file=sys.stderr)
+            print(self.node.process.tail(25), file=sys.stderr)
+            print(f"--- the log is in {kept}", file=sys.stderr)
 
     def target(self, digest: str, repository: str = REPOSITORY, registry: str = REGISTRY) -> str:
         return f"/v2/{registry}/{repository}/blobs/{digest}"

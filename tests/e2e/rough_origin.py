@@ -36,6 +36,8 @@ _PIECE = 256 * 1024
 _BURST_SECONDS = 0.02
 _TCP_INFO_BYTES_ACKED = 120  # where it stands in struct tcp_info
 
+_TLS = 0x16  # the first byte of a handshake
+
 Content = bytes | memoryview
 
 
@@ -291,6 +293,9 @@ class RoughOrigin:
                     if not more:
                         return
                     received += more
+                    if received[0] == _TLS:  # Clients try it first, and wait for a word.
+                        connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                        return
                 head, _, received = received.partition(b"\r\n\r\n")
                 asked = self._note(head.decode("latin-1"), number)
                 if self.latency:

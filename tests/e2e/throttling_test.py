@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The registry says 429: everyone waits as it asks, it is asked hardly more, and no client sees it."""
+"""The registry says 429: everyone waits as it asks, asks hardly more, and no client sees it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Faults on request: rules that a test sets, and named barriers that it opens.
 
 A rule names the requests it is for (role, method, host, a regular expression for the path), how
-many of them to let pass first (`skip`), how many to strike (`times`, -1 for all) or for how long from
-the first strike on (`lasts`, seconds; absent: for ever), and one action:
+many of them to let pass first (`skip`), how many to strike (`times`, -1 for all) or for how long
+from the first strike on (`lasts`, seconds; absent: for ever), and one action:
 
     status, headers, body   this answer instead of the true one
     echo                    true: with `status`, the body quotes every secret of the request, as
