@@ -19,8 +19,8 @@ constexpr std::uint64_t first_bytes = 8 * 1024 * 1024;
 // A connection that brings this much per second is bound by this machine, not by upstream; a second
 // one would only take its share.
 constexpr std::uint64_t fast_bytes_per_second = 256 * 1024 * 1024;
-// How much of an answer is needed to say how fast it comes.
-constexpr std::uint64_t judged_bytes = 256 * 1024;
+// How long it is looked at before it is said how fast it is; a server may begin with a burst.
+constexpr auto judged_every = 25ms;
 // Besides `segments`, for readers that wait for parts of their own.
 constexpr std::size_t connections_for_readers = 8;
 // A break is in order if this much has come since the one before; so many in a row before which it
@@ -284,8 +284,8 @@ asio::awaitable<void> Transfer::get_over(Error broken) {
 }
 
 asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer) {
-  const Instant since = clock_.now();
-  const std::uint64_t from = segment->at;
+  Instant since = clock_.now();
+  std::uint64_t from = segment->at;
   std::vector<char> piece;
   while (segment->at < segment->range.end && co_await answer.response->read(piece)) {
     note_bytes(piece.size());
@@ -298,7 +298,11 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
         std::span(std::as_const(piece)).first(std::min<std::uint64_t>(piece.size(), room));
     co_await writer_->write(segment->at, bytes);
     plan_->advance(segment, segment->at + bytes.size());
-    use_more_connections(since, segment->at - from);
+    if (const Instant now = clock_.now(); now - since >= judged_every) {
+      use_more_connections(segment->at - from, now - since);
+      since = now;
+      from = segment->at;
+    }
   }
   // Read to its end, the connection can be used again.
   if (segment->at == answer.extent.end && co_await answer.response->read(piece))
@@ -354,10 +358,8 @@ void Transfer::want(std::uint64_t offset) {
     spawn_worker(std::nullopt);
 }
 
-void Transfer::use_more_connections(Instant since, std::uint64_t bytes) {
-  if (workers_ >= most_workers_ || bytes < judged_bytes || !answers_ranges_) return;
-  const std::chrono::duration<double> took = clock_.now() - since;
-  if (static_cast<double>(bytes) > took.count() * fast_bytes_per_second) return;
+void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took) {
+  if (!answers_ranges_ || static_cast<double>(bytes) > took.count() * fast_bytes_per_second) return;
   while (workers_ < most_workers_ && upstream_.free_connections() > 0 &&
          plan_->unclaimed_bytes(present()) >=
              SegmentPlan::least_bytes * (workers_ - plan_->active() + 1))

@@ -91,7 +91,8 @@ class Transfer {
   bool complete() const;
   const cache::Extents& present() const { return writer_->blob()->present(); }
   void want(std::uint64_t offset);
-  void use_more_connections(Instant since, std::uint64_t bytes);
+  // If a connection that has brought so much in this time is slower than we are.
+  void use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took);
   void note_bytes(std::size_t bytes);
 
   Settings settings_;
