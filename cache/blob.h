@@ -1,8 +1,8 @@
 // A blob's bytes on disk, all of them or the part that may be read so far.
 //
-// One writer grows it; any number of readers send what is there and wait for more. Readers share
-// no position, so a slow client delays nobody, and none of them owns the writer, so one that
-// leaves stops nobody. A stored blob is one that has nothing left to grow.
+// One writer adds to it, wherever bytes come first; any number of readers send what is there and
+// wait for more. Readers share no position, so a slow client delays nobody, and none of them owns
+// the writer, so one that leaves stops nobody. A stored blob is one that has nothing left to grow.
 //
 // | phase    | readable                     | ends by                                        |
 // |----------|------------------------------|------------------------------------------------|
@@ -12,8 +12,9 @@
 //
 // A whole blob fails only if its file is found damaged later, by condemn().
 //
-// The end is held back until the digest has matched, so that no client can receive a wrong blob
-// that looks complete. Lives on the loop: no member may be called from another thread.
+// The last byte is held back until the digest has matched, so that no client can receive a wrong
+// blob that looks complete. Only a reader of a part, which has no digest, may have it as it comes.
+// Lives on the loop: no member may be called from another thread.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -26,6 +27,7 @@
 #include "cache/disk.h"
 #include "cache/error.h"
 #include "cache/event.h"
+#include "cache/extents.h"
 
 namespace staithe::cache {
 
@@ -44,17 +46,28 @@ class Blob {
   // once the blob is whole.
   std::optional<std::uint64_t> size_bytes() const { return size_bytes_; }
   bool whole() const { return whole_; }
-  std::uint64_t ready_bytes() const { return ready_bytes_; }
+  // How many bytes from the start may be read.
+  std::uint64_t ready_bytes() const { return ready_from(0, End::held_back); }
+  // What has arrived.
+  const Extents& present() const { return present_; }
 
-  // Waits until bytes after `offset` may be read, or the blob is whole; returns how many bytes from
-  // the start may be read. Throws Failure with the writer's error if it gave up.
-  asio::awaitable<std::uint64_t> wait_past(std::uint64_t offset);
+  enum class End { held_back, as_it_comes };
+  // Up to where the bytes from `offset` on may be read now; `offset` if they may not.
+  std::uint64_t ready_from(std::uint64_t offset, End end) const;
+  // Waits until bytes from `offset` on may be read, or the blob is whole; returns up to where.
+  // Throws Failure with the writer's error if it gave up.
+  asio::awaitable<std::uint64_t> wait_past(std::uint64_t offset, End end = End::held_back);
+  // Is told the offset whenever somebody begins to wait for bytes that are not there, so that the
+  // writer can see to them first. Called within wait_past(), so it must do little.
+  void on_wait(std::function<void(std::uint64_t)> told) { on_wait_ = std::move(told); }
 
   // Waits until the blob is whole. Throws like wait_past().
   asio::awaitable<void> wait_whole();
 
-  // Writer: the first `ready_bytes` may be read; the end is still missing.
-  void grow(std::uint64_t ready_bytes);
+  // Writer: these bytes have arrived.
+  void add(Extent extent);
+  // Writer: the first `bytes` have.
+  void grow(std::uint64_t bytes) { add({0, bytes}); }
   // Writer: these are all the bytes, and their digest is the blob's.
   void finish(std::uint64_t size_bytes);
   // Writer: no more will come.
@@ -85,11 +98,12 @@ class Blob {
   Digest digest_;
   File file_;
   std::optional<std::uint64_t> size_bytes_;
-  std::uint64_t ready_bytes_ = 0;
+  Extents present_;
   bool whole_ = false;
   std::optional<Error> error_;
   std::size_t readers_ = 0;
   std::function<void(File)> close_;
+  std::function<void(std::uint64_t)> on_wait_;
   Event changed_;
 };
 

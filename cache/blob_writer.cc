@@ -1,7 +1,10 @@
+#include "cache/blob_writer.h"
+
+#include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "cache/offload.h"
-#include "cache/store.h"
 
 namespace staithe::cache {
 
@@ -9,8 +12,8 @@ namespace {
 
 // Space asked for at a time while upstream does not say how large the blob is.
 constexpr std::uint64_t reservation_step_bytes = 1024 * 1024;
-// One step of hashing what an earlier transfer has brought.
-constexpr std::size_t recover_step_bytes = 1024 * 1024;
+// One step of hashing what is on disk.
+constexpr std::size_t read_step_bytes = 1024 * 1024;
 
 // Upstream went away, or we are stopping: what came so far is as good as before.
 bool says_nothing_of_the_bytes(Errc reason) {
@@ -19,6 +22,23 @@ bool says_nothing_of_the_bytes(Errc reason) {
 }
 
 }  // namespace
+
+class BlobWriter::Hashing {
+ public:
+  explicit Hashing(BlobWriter& writer) : writer_(writer) {
+    assert(!writer_.hashing_);
+    writer_.hashing_ = true;
+  }
+  Hashing(const Hashing&) = delete;
+  Hashing& operator=(const Hashing&) = delete;
+  ~Hashing() {
+    writer_.hashing_ = false;
+    writer_.changed_.notify_all();
+  }
+
+ private:
+  BlobWriter& writer_;
+};
 
 BlobWriter::BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::uint64_t number,
                        std::unique_ptr<Store::Reservation> reservation, std::uint64_t on_disk_bytes,
@@ -29,7 +49,8 @@ BlobWriter::BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::uint64_t n
       reservation_(std::move(reservation)),
       on_disk_(on_disk_bytes),
       marks_(std::move(marks)),
-      hasher_(blob_->digest().algorithm()) {
+      hasher_(blob_->digest().algorithm()),
+      changed_(store.loop_) {
   store_.written_bytes_ += on_disk_;
 }
 
@@ -42,97 +63,176 @@ std::filesystem::path BlobWriter::partial() const {
   return store_.layout_.partial(blob_->digest(), number_);
 }
 
+asio::awaitable<bool> BlobWriter::read_through(Extent extent, Hasher& hasher) {
+  for (std::uint64_t at = extent.begin; at < extent.end;) {
+    const std::size_t n = co_await offload(store_.disk_pool_, [&] {
+      static thread_local std::vector<char> piece(read_step_bytes);
+      const std::size_t wanted = std::min<std::uint64_t>(piece.size(), extent.end - at);
+      const std::size_t got = store_.disk_.read(blob_->file(), std::span(piece).first(wanted), at);
+      hasher.update(std::span(piece).first(got));
+      return got;
+    });
+    if (n == 0) co_return false;
+    at += n;
+  }
+  co_return true;
+}
+
 asio::awaitable<void> BlobWriter::recover() {
-  Hasher hasher(blob_->digest().algorithm());
-  std::uint64_t done = 0;
-  std::size_t borne_out = 0;
-  std::string sentence;
-  try {
-    for (const Catalog::Mark& mark : marks_) {
-      while (done < mark.offset_bytes) {
-        const std::size_t n = co_await offload(store_.disk_pool_, [&] {
-          static thread_local std::vector<char> piece(recover_step_bytes);
-          const std::size_t wanted =
-              std::min<std::uint64_t>(piece.size(), mark.offset_bytes - done);
-          const std::size_t got =
-              store_.disk_.read(blob_->file(), std::span(piece).first(wanted), done);
-          hasher.update(std::span(piece).first(got));
-          return got;
-        });
-        if (n == 0) break;
-        done += n;
-      }
-      if (done != mark.offset_bytes || hasher.digest() != mark.prefix) {
-        sentence = "its bytes are not those that were written";
-        break;
-      }
-      ++borne_out;
-      hasher_ = hasher;
-      written_ = marked_ = mark.offset_bytes;
-      blob_->grow(std::min(written_, *blob_->size_bytes() - 1));
+  std::ranges::sort(marks_, {}, [](const Catalog::Mark& mark) {
+    return std::pair(mark.extent.begin, mark.extent.end);
+  });
+  std::vector<Catalog::Mark> borne_out;
+  Hasher from_start(blob_->digest().algorithm());
+  std::uint64_t done = 0;  // of these
+  bool start_lost = false;  // Behind damage no mark from the start can be good.
+  std::string damage;
+  for (const Catalog::Mark& mark : marks_) {
+    const Extent extent = mark.extent;
+    const bool first = extent.begin == 0;
+    if (blob_->present().contains(extent) || (first && start_lost)) continue;
+    bool good = false;
+    try {
+      Hasher of_part(blob_->digest().algorithm());
+      Hasher& hasher = first ? from_start : of_part;
+      // What stands at the start is hashed on from mark to mark.
+      good = co_await read_through({first ? done : extent.begin, extent.end}, hasher) &&
+             hasher.digest() == mark.content;
+      if (!good) damage = "its bytes are not those that were written";
+    } catch (const Failure& failure) {
+      damage = failure.what();
     }
-  } catch (const Failure& failure) {
-    sentence = failure.what();
+    if (first) {
+      done = extent.end;
+      start_lost = !good;
+    }
+    if (!good) continue;
+    borne_out.push_back(mark);
+    blob_->add(extent);
+    if (first) {
+      hasher_ = from_start;
+      hashed_ = marked_ = extent.end;
+    }
   }
-  if (borne_out < marks_.size()) {
-    store_.report_("partial blob damaged", blob_->digest().to_string() + ": " + sentence +
-                                               "; it is fetched again from byte " +
-                                               std::to_string(written_));
-    store_.catalog_.cut_marks(blob_->digest(), borne_out);
-  }
+  written_ = blob_->present().bytes();
+  store_.catalog_.keep_marks(blob_->digest(), std::move(borne_out));
+  if (!damage.empty())
+    store_.report_("partial blob damaged", blob_->digest().to_string() + ": " + damage + "; " +
+                                               std::to_string(*blob_->size_bytes() - written_) +
+                                               " of its " + std::to_string(*blob_->size_bytes()) +
+                                               " bytes are fetched again");
   marks_.clear();
 }
 
-asio::awaitable<void> BlobWriter::append(std::span<const char> bytes) {
+asio::awaitable<void> BlobWriter::reserve(std::uint64_t end, std::uint64_t more) {
+  if (cost_bytes(end) <= reservation_->bytes()) co_return;
+  more = std::max<std::uint64_t>(more, reservation_step_bytes);
+  co_await store_.make_room(cost_bytes(more));
+  reservation_->grow(cost_bytes(more));
+}
+
+BlobWriter::Run BlobWriter::run_at(std::uint64_t offset) {
+  auto run = runs_.extract(offset);
+  return run ? std::move(run.mapped()) : Run{offset, Hasher(blob_->digest().algorithm())};
+}
+
+bool BlobWriter::marks_at(std::uint64_t from, std::uint64_t end) const {
+  return blob_->size_bytes() && end - from >= store_.settings_.mark_every_bytes;
+}
+
+asio::awaitable<void> BlobWriter::write(std::uint64_t offset, std::span<const char> bytes) {
   assert(!ended_);
   if (bytes.empty()) co_return;
-  const std::uint64_t end = written_ + bytes.size();
-  doubted_ = blob_->size_bytes() && end > *blob_->size_bytes();
-  if (doubted_)
+  const Extent extent{offset, offset + bytes.size()};
+  if (blob_->size_bytes() && extent.end > *blob_->size_bytes()) {
+    doubted_ = true;
     throw Failure(Errc::upstream_nonsense,
                   "upstream sent more bytes for " + blob_->digest().to_string() + " than the " +
                       std::to_string(*blob_->size_bytes()) + " it announced");
-  if (cost_bytes(end) > reservation_->bytes()) {
-    const std::uint64_t more = std::max<std::uint64_t>(bytes.size(), reservation_step_bytes);
-    co_await store_.make_room(cost_bytes(more));
-    reservation_->grow(cost_bytes(more));
   }
-  // Noted now and then, so that a transfer after a kill can go on from there.
-  const bool marking = blob_->size_bytes() && end - marked_ >= store_.settings_.mark_every_bytes;
-  std::optional<Digest> prefix;
-  co_await store_.writing_or_evicting([&] {
-    store_.disk_.write(blob_->file(), bytes, written_);
-    hasher_.update(bytes);
-    if (marking) prefix = hasher_.digest();
-  });
-  written_ = end;
-  if (end > on_disk_) {
-    store_.written_bytes_ += end - on_disk_;
-    on_disk_ = end;
+  co_await reserve(extent.end, bytes.size());
+  std::optional<Digest> content;  // Noted now and then, so that a transfer after a kill can go on.
+  if (offset == hashed_ && !hashing_) {
+    const Hashing hashing(*this);
+    const bool marking = marks_at(marked_, extent.end);
+    co_await store_.writing_or_evicting([&] {
+      store_.disk_.write(blob_->file(), bytes, offset);
+      hasher_.update(bytes);
+      if (marking) content = hasher_.digest();
+    });
+    hashed_ = extent.end;
+    runs_.erase(offset);  // The order has caught up with it.
+    if (content) mark({0, extent.end}, *content);
+  } else {
+    Run run = run_at(offset);
+    const bool marking = marks_at(run.begin, extent.end);
+    co_await store_.writing_or_evicting([&] {
+      store_.disk_.write(blob_->file(), bytes, offset);
+      run.hasher.update(bytes);
+      if (marking) content = run.hasher.digest();
+    });
+    if (content) {
+      mark({run.begin, extent.end}, *content);
+    } else {
+      runs_.emplace(extent.end, std::move(run));
+    }
   }
-  if (prefix) mark(*prefix);
-  blob_->grow(written_ - 1);
+  note_written(bytes.size());
+  blob_->add(extent);
+  changed_.notify_all();
 }
 
-void BlobWriter::mark(const Digest& prefix) {
-  store_.catalog_.mark(blob_->digest(), number_, {.offset_bytes = written_, .prefix = prefix});
-  marked_ = written_;
+void BlobWriter::note_written(std::uint64_t bytes) {
+  written_ += bytes;
+  if (written_ <= on_disk_) return;
+  store_.written_bytes_ += written_ - on_disk_;
+  on_disk_ = written_;
+}
+
+asio::awaitable<void> BlobWriter::hash_along() {
+  while (!ended_ && hashed_ < blob_->size_bytes()) {
+    if (hashing_ || blob_->present().end_of(hashed_) == hashed_) {
+      co_await changed_.wait();
+    } else {
+      co_await hash_next();
+    }
+  }
+}
+
+asio::awaitable<void> BlobWriter::hash_next() {
+  const Hashing hashing(*this);
+  const std::uint64_t there = blob_->present().end_of(hashed_);
+  const std::uint64_t end = std::min<std::uint64_t>(there, hashed_ + read_step_bytes);
+  if (!co_await read_through({hashed_, end}, hasher_)) {
+    doubted_ = true;
+    throw Failure(Errc::storage_failed,
+                  "the disk does not give back what was written of " + blob_->digest().to_string());
+  }
+  hashed_ = end;
+  if (marks_at(marked_, end)) mark({0, end}, hasher_.digest());
+}
+
+void BlobWriter::mark(Extent extent, const Digest& content) {
+  store_.catalog_.mark(blob_->digest(), number_, {.extent = extent, .content = content});
+  if (extent.begin == 0) marked_ = extent.end;
 }
 
 asio::awaitable<void> BlobWriter::commit() {
-  assert(!ended_);
+  assert(!ended_ && !hashing_);
   const Digest& digest = blob_->digest();
   doubted_ = true;  // Until the digest has matched.
-  if (blob_->size_bytes() && written_ != *blob_->size_bytes())
-    throw Failure(Errc::upstream_nonsense, "upstream sent " + std::to_string(written_) +
-                                               " of the " + std::to_string(*blob_->size_bytes()) +
-                                               " bytes of " + digest.to_string());
+  const std::uint64_t total = written_bytes();
+  if (blob_->size_bytes() && total != *blob_->size_bytes())
+    throw Failure(Errc::upstream_nonsense, "upstream sent " + std::to_string(total) + " of the " +
+                                               std::to_string(*blob_->size_bytes()) + " bytes of " +
+                                               digest.to_string());
+  while (hashed_ < total) co_await hash_next();
   if (hasher_.digest() != digest)
     throw Failure(Errc::digest_invalid, "upstream sent bytes whose digest is " +
                                             hasher_.digest().to_string() + " for " +
                                             digest.to_string() + "; nothing of them is kept");
   // The bytes are right: readers need not wait for the disk to sync.
-  blob_->finish(written_);
+  blob_->finish(total);
   ended_ = true;
   try {
     co_await store_.publish(partial(), blob_->file(), ObjectKind::blob, digest);
@@ -146,7 +246,7 @@ asio::awaitable<void> BlobWriter::commit() {
   leave();
   store_.catalog_.drop_partial(digest);
   store_.forget_open(digest);  // Of a file that could not be opened, and is replaced.
-  store_.catalog_.add(digest, ObjectKind::blob, written_, true, store_.unix_now());
+  store_.catalog_.add(digest, ObjectKind::blob, total, true, store_.unix_now());
   store_.remember_open(blob_);
 }
 
@@ -171,7 +271,9 @@ void BlobWriter::leave() {
 }
 
 void BlobWriter::keep() {
-  if (written_ > marked_) mark(hasher_.digest());
+  if (hashed_ > marked_) mark({0, hashed_}, hasher_.digest());
+  for (const auto& [end, run] : runs_)
+    if (end > hashed_) mark({run.begin, end}, run.hasher.digest());
   leave();
   store_.keep_partial(blob_->digest(), {.number = number_,
                                         .bytes = cost_bytes(on_disk_),

@@ -55,7 +55,7 @@ void Catalog::restore(Index::Contents contents) {
   for (const MarkRow& row : contents.marks) {
     Partial& partial = partials_[row.digest];
     if (partial.marks.empty()) partial.number = row.number;
-    if (partial.number == row.number) partial.marks.push_back({row.offset_bytes, row.prefix});
+    if (partial.number == row.number) partial.marks.push_back({row.extent, row.content});
   }
   for (const PinRow& row : contents.pins) {
     auto& needs = pins_[{row.repository, row.reference}];
@@ -279,7 +279,7 @@ void Catalog::mark(const Digest& digest, std::uint64_t number, Mark mark) {
   }
   partial.number = number;
   partial.marks.push_back(mark);
-  changes_.emplace_back(MarkRow{digest, number, mark.offset_bytes, mark.prefix});
+  changes_.emplace_back(MarkRow{digest, number, mark.extent, mark.content});
 }
 
 const Catalog::Partial* Catalog::partial(const Digest& digest) const {
@@ -287,14 +287,22 @@ const Catalog::Partial* Catalog::partial(const Digest& digest) const {
   return it == partials_.end() ? nullptr : &it->second;
 }
 
-void Catalog::cut_marks(const Digest& digest, std::size_t count) {
+void Catalog::keep_marks(const Digest& digest, std::vector<Mark> marks) {
   const auto it = partials_.find(digest);
-  if (it == partials_.end() || it->second.marks.size() <= count) return;
-  if (count == 0) return drop_partial(digest);
-  it->second.marks.resize(count, it->second.marks.front());
+  if (it == partials_.end() || it->second.marks.size() == marks.size()) return;
+  if (marks.empty()) return drop_partial(digest);
+  it->second.marks = std::move(marks);
   changes_.emplace_back(DropMarks{digest});
   for (const Mark& mark : it->second.marks)
-    changes_.emplace_back(MarkRow{digest, it->second.number, mark.offset_bytes, mark.prefix});
+    changes_.emplace_back(MarkRow{digest, it->second.number, mark.extent, mark.content});
+}
+
+std::uint64_t Catalog::Partial::first_end() const {
+  return std::ranges::min(marks, {}, [](const Mark& mark) { return mark.extent.end; }).extent.end;
+}
+
+std::uint64_t Catalog::Partial::last_end() const {
+  return std::ranges::max(marks, {}, [](const Mark& mark) { return mark.extent.end; }).extent.end;
 }
 
 void Catalog::drop_partial(const Digest& digest) {
@@ -402,7 +410,7 @@ void Catalog::add_others(std::vector<Change>& changes) const {
   for (TagRow& tag : tags()) changes.emplace_back(std::move(tag));
   for (const auto& [digest, partial] : partials_)
     for (const Mark& mark : partial.marks)
-      changes.emplace_back(MarkRow{digest, partial.number, mark.offset_bytes, mark.prefix});
+      changes.emplace_back(MarkRow{digest, partial.number, mark.extent, mark.content});
   for (const auto& [name, needs] : pins_) {
     changes.emplace_back(PinRow{name.repository, name.reference, std::nullopt});
     for (const Digest& digest : needs)

@@ -37,14 +37,17 @@ class Catalog {
     std::int64_t verified_unix_seconds;  // as in ObjectRow
     bool verified;                       // its bytes were hashed since this process started
   };
-  // A blob that was begun: what its file held at some moments, by rising offset.
+  // A blob that was begun: what parts of its file held at some moments. Parts may overlap.
   struct Mark {
-    std::uint64_t offset_bytes;
-    Digest prefix;  // the digest of the bytes up to there
+    Extent extent;
+    Digest content;  // the digest of these bytes
   };
   struct Partial {
     std::uint64_t number = 0;  // of its file; see Layout
-    std::vector<Mark> marks;
+    std::vector<Mark> marks;   // at least one
+    // Where the first of the marks ends that a file that was cut can still bear out, and the last.
+    std::uint64_t first_end() const;
+    std::uint64_t last_end() const;
   };
   // An image that is to stay: "registry/repository", and a tag or digest.
   struct PinName {
@@ -104,12 +107,11 @@ class Catalog {
   void drop_tag(std::string_view repository, std::string_view tag);
   std::vector<TagRow> tags() const;
 
-  // The digest of the first `offset_bytes` bytes of the blob that is being written to the file
-  // `number`. Another number begins the blob anew.
+  // Of the blob that is being written to the file `number`. Another number begins the blob anew.
   void mark(const Digest& digest, std::uint64_t number, Mark mark);
   const Partial* partial(const Digest& digest) const;
-  // Only its first `count` marks are true.
-  void cut_marks(const Digest& digest, std::size_t count);
+  // Only these of its marks are true.
+  void keep_marks(const Digest& digest, std::vector<Mark> marks);
   void drop_partial(const Digest& digest);
   const std::unordered_map<Digest, Partial>& partials() const { return partials_; }
 

@@ -265,18 +265,21 @@ Index::Contents Index::load() {
                                .checked_unix_seconds = sqlite3_column_int64(statement.get(), 3)});
     }
     statement = database_->prepare(
-        "SELECT digest, number, offset_bytes, prefix FROM marks ORDER BY digest, offset_bytes");
+        "SELECT digest, number, begin_bytes, end_bytes, content FROM marks "
+        "ORDER BY digest, begin_bytes, end_bytes");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
-      auto prefix = Digest::parse(text_at(statement.get(), 3));
-      if (!digest || !prefix || !makes_sense(sqlite3_column_int64(statement.get(), 1)) ||
-          !makes_sense(sqlite3_column_int64(statement.get(), 2), 1))
+      auto content = Digest::parse(text_at(statement.get(), 4));
+      const std::int64_t begin = sqlite3_column_int64(statement.get(), 2);
+      const std::int64_t end = sqlite3_column_int64(statement.get(), 3);
+      if (!digest || !content || !makes_sense(sqlite3_column_int64(statement.get(), 1)) ||
+          !makes_sense(begin) || !makes_sense(end, 1) || begin >= end)
         continue;
       contents.marks.push_back(
           {.digest = *digest,
            .number = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 1)),
-           .offset_bytes = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 2)),
-           .prefix = *prefix});
+           .extent = {static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(end)},
+           .content = *content});
     }
     statement = database_->prepare("SELECT repository, reference, digest FROM pins");
     while (database_->step(statement)) {
@@ -326,7 +329,8 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
         "INSERT OR REPLACE INTO tags(repository, tag, digest, checked_unix_seconds)"
         " VALUES(?,?,?,?)");
     const auto put_mark = db.prepare(
-        "INSERT OR REPLACE INTO marks(digest, number, offset_bytes, prefix) VALUES(?,?,?,?)");
+        "INSERT OR REPLACE INTO marks(digest, number, begin_bytes, end_bytes, content) "
+        "VALUES(?,?,?,?,?)");
     const auto put_pin =
         db.prepare("INSERT OR REPLACE INTO pins(repository, reference, digest) VALUES(?,?,?)");
     const auto drop_object = db.prepare("DELETE FROM blobs WHERE digest=?");
@@ -354,7 +358,8 @@ void Index::write(const std::vector<Change>& changes, bool anew) {
         db.execute(drop_tag, gone->repository, gone->tag);
       } else if (const auto* mark = std::get_if<MarkRow>(&change)) {
         db.execute(put_mark, mark->digest, static_cast<std::int64_t>(mark->number),
-                   static_cast<std::int64_t>(mark->offset_bytes), mark->prefix);
+                   static_cast<std::int64_t>(mark->extent.begin),
+                   static_cast<std::int64_t>(mark->extent.end), mark->content);
       } else if (const auto* ended = std::get_if<DropMarks>(&change)) {
         db.execute(drop_marks, ended->digest);
       } else if (const auto* pin = std::get_if<PinRow>(&change)) {

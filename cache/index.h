@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "cache/digest.h"
+#include "cache/extents.h"
 
 namespace staithe::cache {
 
@@ -54,13 +55,13 @@ struct TagRow {
   std::int64_t checked_unix_seconds;
 };
 
-// Of a blob that was not written to its end: the first `offset_bytes` of the file `number` had the
-// digest `prefix`.
+// Of a blob that was not written to its end: these bytes of the file `number` had the digest
+// `content`.
 struct MarkRow {
   Digest digest;
   std::uint64_t number;
-  std::uint64_t offset_bytes;
-  Digest prefix;
+  Extent extent;
+  Digest content;
 };
 
 // `repository` and `reference` (a tag or digest) name an image that is to stay, `digest` is one of
@@ -104,7 +105,7 @@ class Index {
     std::vector<ObjectRow> objects;
     std::vector<LinkRow> links;
     std::vector<TagRow> tags;
-    std::vector<MarkRow> marks;  // by digest, then offset
+    std::vector<MarkRow> marks;  // by digest, then begin and end
     std::vector<PinRow> pins;
     // The index was lost, damaged or of another release: the caller writes anew what it knows.
     bool incomplete = false;

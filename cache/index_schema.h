@@ -35,8 +35,9 @@ ALTER TABLE blobs ADD COLUMN reused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE blobs ADD COLUMN verified_unix_seconds INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE blobs ADD COLUMN pulled_unix_seconds INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE marks(
-  digest TEXT NOT NULL, number INTEGER NOT NULL, offset_bytes INTEGER NOT NULL,
-  prefix TEXT NOT NULL, PRIMARY KEY(digest, offset_bytes)) WITHOUT ROWID;
+  digest TEXT NOT NULL, number INTEGER NOT NULL, begin_bytes INTEGER NOT NULL,
+  end_bytes INTEGER NOT NULL, content TEXT NOT NULL,
+  PRIMARY KEY(digest, begin_bytes, end_bytes)) WITHOUT ROWID;
 CREATE TABLE pins(
   repository TEXT NOT NULL, reference TEXT NOT NULL, digest TEXT NOT NULL,
   PRIMARY KEY(repository, reference, digest)) WITHOUT ROWID;

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <utility>
 
+#include "cache/blob_writer.h"
 #include "cache/eviction.h"
 #include "cache/offload.h"
 

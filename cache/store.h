@@ -90,7 +90,8 @@ class Store {
   asio::awaitable<std::unique_ptr<BlobWriter>> begin(Digest digest,
                                                      std::optional<std::uint64_t> size_bytes);
 
-  // How many bytes of a blob an earlier transfer has brought, if resume() can go on from there.
+  // How far into a blob an earlier transfer has come, perhaps with gaps, if resume() can go on from
+  // there.
   std::optional<std::uint64_t> resumable(const Digest& digest) const;
   // Like begin(), but keeps what is there already; BlobWriter::recover() comes next. Where that
   // turns out to be of no use, it begins anew.
@@ -490,60 +491,5 @@ class Store {
 
 // "read-write", "pass-through", "read-only".
 const char* to_string(Store::Mode mode);
-
-// Writes one blob: append() its bytes in order, then commit(). Destroying it before that discards
-// what was written and fails the readers.
-class BlobWriter {
- public:
-  ~BlobWriter();
-  BlobWriter(const BlobWriter&) = delete;
-  BlobWriter& operator=(const BlobWriter&) = delete;
-
-  const std::shared_ptr<Blob>& blob() const { return blob_; }
-  std::uint64_t written_bytes() const { return written_; }
-
-  // For a writer that resumes: reads and hashes what is there, and lets readers have it, as far as
-  // the marks bear it out; written_bytes() is where to go on. Does nothing otherwise. Throws
-  // nothing: a disk that does not give bytes back costs their transfer.
-  asio::awaitable<void> recover();
-
-  // Writes, hashes and lets readers have all but the last byte. Throws Failure: storage_*, or
-  // upstream_nonsense if there are more bytes than the blob has.
-  asio::awaitable<void> append(std::span<const char> bytes);
-
-  // No more bytes. If they are the blob, readers get the end at once, and the file is made durable
-  // and stored. Throws Failure: digest_invalid or upstream_nonsense (too short) if the bytes are
-  // wrong; storage_* if they are right, and the readers have them, but they could not be stored.
-  asio::awaitable<void> commit();
-
-  // Gives up for this reason, which the readers get. What was written is kept for the next one if
-  // the reason does not speak against it.
-  void abandon(Error error);
-
- private:
-  friend class Store;
-  // `on_disk_bytes` of the reservation are taken already. `marks` are those of an earlier transfer.
-  BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::uint64_t number,
-             std::unique_ptr<Store::Reservation> reservation, std::uint64_t on_disk_bytes,
-             std::vector<Catalog::Mark> marks = {});
-  std::filesystem::path partial() const;
-  void note_written(std::uint64_t end);
-  void mark(const Digest& prefix);
-  void leave();
-  void keep();
-  void discard();
-
-  Store& store_;
-  std::shared_ptr<Blob> blob_;
-  std::uint64_t number_;  // of its file
-  std::unique_ptr<Store::Reservation> reservation_;
-  std::uint64_t on_disk_ = 0;         // bytes that the file takes
-  std::vector<Catalog::Mark> marks_;  // to be borne out by recover()
-  Hasher hasher_;
-  std::uint64_t written_ = 0;
-  std::uint64_t marked_ = 0;  // where the last mark stands
-  bool doubted_ = false;      // nothing of it is to be gone on with
-  bool ended_ = false;
-};
 
 }  // namespace staithe::cache

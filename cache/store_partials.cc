@@ -1,8 +1,9 @@
 // The store's partial blobs: what transfers that broke off have brought, kept so that the next one
 // goes on from there, also after a restart.
 //
-// While a blob is written, the digest of what is there is noted now and then: a mark. Only bytes
-// that a mark vouches for are ever gone on from, and only after they were read and hashed again, so
+// While a blob is written, the digest of what is there is noted now and then: a mark, of the bytes
+// from the start or of a part that came before them. Only bytes that a mark vouches for are ever
+// gone on from, and only after they were read and hashed again, so
 // neither a kill nor a loss of power nor a bad disk gets a wrong byte into a blob. The state of the
 // hash is not stored: restored without reading, it would vouch for bytes that nobody has seen
 // since.
@@ -10,6 +11,7 @@
 #include <ranges>
 #include <utility>
 
+#include "cache/blob_writer.h"
 #include "cache/eviction.h"
 #include "cache/offload.h"
 #include "cache/store.h"
@@ -27,7 +29,7 @@ constexpr auto kept_for = 24h;
 
 std::optional<std::uint64_t> Store::resumable(const Digest& digest) const {
   if (!kept_.contains(digest) || lost_) return std::nullopt;
-  return catalog_.partial(digest)->marks.back().offset_bytes;
+  return catalog_.partial(digest)->last_end();
 }
 
 asio::awaitable<std::unique_ptr<BlobWriter>> Store::resume(Digest digest,
@@ -54,6 +56,7 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::resume(Digest digest,
   auto reservation = std::make_unique<Reservation>(*this, cost);
   space.reset();
   const auto path = layout_.partial(digest, kept.number);
+  const std::uint64_t least_bytes = catalog_.partial(digest)->first_end();
   std::vector<Catalog::Mark> marks = catalog_.partial(digest)->marks;
   File file;
   bool preallocated = false;
@@ -63,7 +66,7 @@ asio::awaitable<std::unique_ptr<BlobWriter>> Store::resume(Digest digest,
       if (!in_place()) return;
       file = disk_.reopen(path);
       const std::uint64_t there = file ? disk_.size(file) : 0;
-      if (there < marks.front().offset_bytes || there > size_bytes) file = File();
+      if (there < least_bytes || there > size_bytes) file = File();
       if (file) preallocated = disk_.preallocate(file, size_bytes);
     });
   } catch (const Failure& failure) {
@@ -121,8 +124,8 @@ std::vector<Store::PartialFile> Store::sweep_partials(std::vector<std::string>& 
       PartialFile file{Layout::parse_partial(name)};
       next_partial_ = std::max(next_partial_, file.number + 1);
       const Catalog::Partial* partial = file.digest ? catalog_.partial(*file.digest) : nullptr;
-      file.kept = partial && partial->number == file.number &&
-                  partial->marks.front().offset_bytes <= size_bytes && !catalog_.find(*file.digest);
+      file.kept = partial && partial->number == file.number && partial->first_end() <= size_bytes &&
+                  !catalog_.find(*file.digest);
       if (file.kept) {
         files.push_back(file);
       } else {

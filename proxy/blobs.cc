@@ -106,7 +106,8 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
   bool started = false;
   bool no_room = false;
   try {
-    blob = co_await fills_.open(registry, repository, digest, started);
+    blob = co_await fills_.open(registry, repository, digest, started,
+                                asked_range(range_field(exchange, digest)).first);
   } catch (const Failure& failure) {
     if (!storage_failed(failure.code())) throw;
     no_room = true;
@@ -191,21 +192,26 @@ asio::awaitable<void> Blobs::serve_blob(Exchange& exchange, RegistryPtr registry
   const ByteRange bytes = range->value_or(ByteRange{0, *size});
   if (*range) exchange.add("Content-Range", content_range(bytes, *size));
   co_await exchange.begin(*range ? 206 : 200, media_type, bytes.end - bytes.begin,
-                          blob->ready_bytes() > bytes.begin);
+                          blob->ready_from(bytes.begin, cache::Blob::End::held_back) > bytes.begin);
   if (exchange.request().head()) co_return;
-  co_await send_body(exchange, registry, std::move(repository), blob, bytes.begin, bytes.end);
+  // What completes the body at the client waits for the digest; a part of it has none.
+  const auto held = asked_range(range_field(exchange, digest)).to_the_end
+                        ? cache::Blob::End::held_back
+                        : cache::Blob::End::as_it_comes;
+  co_await send_body(exchange, registry, std::move(repository), blob, bytes, held);
 }
 
 asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::shared_ptr<cache::Blob> blob,
-                                       std::uint64_t begin, std::uint64_t end) {
-  std::uint64_t sent = begin;
+                                       ByteRange range, cache::Blob::End held) {
+  const std::uint64_t end = range.end;
+  std::uint64_t sent = range.begin;
   std::optional<Error> broken;
   while (sent < end) {
     const std::uint64_t before = exchange.body_bytes_sent();
     try {
       const std::uint64_t ready =
-          std::min({end, co_await blob->wait_past(sent), sent + most_at_once_bytes});
+          std::min({end, co_await blob->wait_past(sent, held), sent + most_at_once_bytes});
       co_await exchange.send_file(blob->file().fd(), sent, ready);
     } catch (const Failure& failure) {
       broken = failure.error();

@@ -40,8 +40,8 @@ class Blobs {
   asio::awaitable<void> serve_blob(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, Outcome outcome);
   asio::awaitable<void> send_body(Exchange& exchange, RegistryPtr registry, std::string repository,
-                                  std::shared_ptr<cache::Blob> blob, std::uint64_t begin,
-                                  std::uint64_t end);
+                                  std::shared_ptr<cache::Blob> blob, ByteRange range,
+                                  cache::Blob::End held);
   asio::awaitable<Outcome> relay(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  cache::Digest digest);
   asio::awaitable<void> relay_rest(Exchange& exchange, RegistryPtr registry, std::string repository,

@@ -1,9 +1,9 @@
 // One transfer per blob, for any number of readers.
 //
-// The first request for a missing blob starts a fill, a task of its own that asks upstream, writes
-// and hashes; every request, the first too, reads from the growing blob. No reader owns the fill:
-// it goes on for the others, or for the cache, when one leaves. A transfer that breaks off goes on
-// by Range where it stopped, also after a restart; the digest proves the join. Lives on the loop.
+// The first request for a missing blob starts a fill, a task of its own whose Transfer asks
+// upstream while it writes and hashes; every request, the first too, reads from the growing blob.
+// No reader owns the fill: it goes on for the others, or for the cache, when one leaves. A transfer
+// that breaks off goes on where it stopped, also after a restart. Lives on the loop.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -20,6 +20,7 @@
 #include "cache/store.h"
 #include "cache/task_group.h"
 #include "proxy/registries.h"
+#include "proxy/transfer.h"
 
 namespace staithe::proxy {
 
@@ -30,12 +31,14 @@ class Fills {
  public:
   Fills(asio::any_io_executor loop, cache::Store& store, Clock& clock);
 
-  // The blob, growing from upstream: starts the fill, or joins the one under way if that is for
-  // the same scope or admit() has let this scope in. Returns once upstream has answered and the
-  // blob has begun. Throws Failure: what upstream answered (blob_unknown, denied, ...), or
-  // storage_full / storage_failed if the cache cannot take it.
+  // The blob, growing from upstream: starts the fill, with the bytes from `offset` first if it can,
+  // or joins the one under way if that is for the same scope or admit() has let this scope in.
+  // Returns once upstream has answered and the blob has begun. Throws Failure: what upstream
+  // answered (blob_unknown, denied, ...), or storage_full / storage_failed if the cache cannot take
+  // it.
   asio::awaitable<std::shared_ptr<cache::Blob>> open(RegistryPtr registry, std::string repository,
-                                                     cache::Digest digest, bool& started);
+                                                     cache::Digest digest, bool& started,
+                                                     std::uint64_t offset = 0);
 
   // True while a fill for `digest` is under way.
   bool under_way(const cache::Digest& digest) const { return fills_.contains(digest); }
@@ -66,30 +69,26 @@ class Fills {
     std::string registry;
     std::string repository;
     std::set<std::string> scopes;
-    std::shared_ptr<cache::Blob> blob;  // once upstream has answered
-    std::uint64_t written_bytes = 0;
-    std::optional<Error> error;  // if there is no blob
+    std::shared_ptr<cache::Blob> blob;   // once upstream has answered
+    const Transfer* transfer = nullptr;  // while it is under way
+    std::optional<Error> error;          // if there is no blob
     Event changed;
   };
 
-  asio::awaitable<void> run(std::shared_ptr<Fill> fill, RegistryPtr registry);
-  static asio::awaitable<Error> error_of_blob(const Fill& fill, HttpResponse& response);
-  asio::awaitable<void> fetch(Fill& fill, Upstream& upstream);
-  // What an earlier transfer has left, if upstream still shows the blob; null if there is nothing.
-  asio::awaitable<std::unique_ptr<cache::BlobWriter>> resume(Fill& fill, Upstream& upstream);
-  // Writes the answer, and, where it breaks off or is null, the rest of the blob.
-  asio::awaitable<void> pump(Fill& fill, cache::BlobWriter& writer, Upstream& upstream,
-                             std::unique_ptr<HttpResponse> response);
-  // The answer that goes on where the writer stands, or begins anew (status 200).
-  asio::awaitable<std::unique_ptr<HttpResponse>> ask_for_rest(Fill& fill,
-                                                              const cache::BlobWriter& writer,
-                                                              Upstream& upstream);
+  asio::awaitable<void> run(std::shared_ptr<Fill> fill, RegistryPtr registry, std::uint64_t offset);
+  asio::awaitable<void> fetch(Fill& fill, Registry& registry, std::uint64_t offset);
+  // Begins to fetch, or to go on with what an earlier transfer has left.
+  asio::awaitable<std::unique_ptr<cache::BlobWriter>> begin(Fill& fill, Transfer& transfer,
+                                                            std::uint64_t offset);
 
   asio::any_io_executor loop_;
   cache::Store& store_;
   Clock& clock_;
   TaskGroup tasks_;
   std::unordered_map<cache::Digest, std::shared_ptr<Fill>> fills_;
+  // Of these, what was joined from several answers was wrong: they are fetched in one the next
+  // time.
+  std::set<cache::Digest> joined_wrong_;
 };
 
 }  // namespace staithe::proxy

@@ -55,6 +55,16 @@ Result<std::optional<ByteRange>> parse_range(std::string_view header, std::uint6
   return ByteRange{*begin, end};
 }
 
+AskedRange asked_range(std::string_view header) {
+  constexpr std::uint64_t any_size = UINT64_MAX;
+  const auto range = parse_range(header, any_size);
+  if (!range || !*range) return {};
+  if ((*range)->end < any_size) return {.first = (*range)->begin, .to_the_end = false};
+  const bool suffix = trim(trim(header).substr(6)).starts_with('-');
+  return suffix ? AskedRange{.first = 0, .to_the_end = false}
+                : AskedRange{.first = (*range)->begin, .to_the_end = true};
+}
+
 std::optional<ContentRange> parse_content_range(std::string_view header) {
   header = trim(header);
   if (!header.starts_with("bytes ")) return std::nullopt;

@@ -21,6 +21,13 @@ struct ByteRange {
 // lets a server ignore. Errc::range_not_satisfiable if it begins behind the end.
 Result<std::optional<ByteRange>> parse_range(std::string_view header, std::uint64_t size_bytes);
 
+// What a Range header says while the size is not known yet.
+struct AskedRange {
+  std::uint64_t first = 0;  // the first byte; 0 where only the size would tell
+  bool to_the_end = true;   // the whole body or "N-": what it brings completes the body
+};
+AskedRange asked_range(std::string_view header);
+
 // A Content-Range header of a 206: "bytes 0-9/100" or "bytes 0-9/*".
 struct ContentRange {
   ByteRange range;

@@ -39,6 +39,7 @@ struct RegistrySettings {
   std::vector<std::string> token_hosts;  // extra hosts that may be sent this registry's password
   bool is_default = false;
   std::size_t max_connections = 16;
+  std::size_t segments = 4;  // of one large blob, on as many connections
   Freshness freshness;
   std::vector<IdentityFor> identity_for;
 

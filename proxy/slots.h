@@ -38,6 +38,8 @@ class Slots {
     std::shared_ptr<State> state_;
   };
 
+  std::size_t free() const { return state_->free; }
+
   // Waits for a free one; each holder has deadlines of its own, so this ends.
   asio::awaitable<Slot> acquire() {
     const auto state = state_;

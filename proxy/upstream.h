@@ -66,6 +66,9 @@ class Upstream {
   // the Authorizer throws.
   asio::awaitable<std::unique_ptr<HttpResponse>> send(Ask ask);
 
+  // How many more transfers may begin without waiting for another one to end.
+  std::size_t free_connections() const { return transfers_.free(); }
+
   Health health() const;
   std::chrono::seconds paused() const;  // left of a pause that upstream asked for
   // Why the last request failed, until one succeeds.

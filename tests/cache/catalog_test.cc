@@ -52,7 +52,7 @@ struct Tables {
       } else if (const auto* gone = std::get_if<DropTag>(&change)) {
         tags.erase({gone->repository, gone->tag});
       } else if (const auto* mark = std::get_if<MarkRow>(&change)) {
-        marks.insert_or_assign({mark->digest, mark->offset_bytes}, *mark);
+        marks.insert_or_assign({mark->digest, mark->extent.end}, *mark);
       } else if (const auto* ended = std::get_if<DropMarks>(&change)) {
         std::erase_if(marks, [&](const auto& one) { return one.first.first == ended->digest; });
       } else if (const auto* pin = std::get_if<PinRow>(&change)) {
@@ -80,11 +80,11 @@ std::vector<Digest> oldest_first(const Catalog& catalog) { return catalog.digest
 TEST(Catalog, KeepsTheMarksOfBlobsThatWereBegun) {
   Catalog catalog;
   Tables tables;
-  catalog.mark(a, 1, {4096, b});
-  catalog.mark(a, 1, {8192, c});
-  catalog.mark(b, 2, {4096, c});
+  catalog.mark(a, 1, {{0, 4096}, b});
+  catalog.mark(a, 1, {{4096, 8192}, c});
+  catalog.mark(b, 2, {{0, 4096}, c});
   tables.apply(catalog.take_changes());
-  catalog.mark(a, 3, {100, c});  // Begun anew.
+  catalog.mark(a, 3, {{0, 100}, c});  // Begun anew.
   catalog.drop_partial(b);
   tables.apply(catalog.take_changes());
   for (const bool restored : {false, true}) {
@@ -97,8 +97,8 @@ TEST(Catalog, KeepsTheMarksOfBlobsThatWereBegun) {
     ASSERT_TRUE(partial);
     EXPECT_EQ(partial->number, 3u);
     ASSERT_THAT(partial->marks, SizeIs(1));
-    EXPECT_EQ(partial->marks[0].offset_bytes, 100u);
-    EXPECT_EQ(partial->marks[0].prefix, c);
+    EXPECT_EQ(partial->marks[0].extent.end, 100u);
+    EXPECT_EQ(partial->marks[0].content, c);
     EXPECT_FALSE(now.partial(b));
   }
 }

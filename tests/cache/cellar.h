@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/blob_writer.h"
 #include "cache/store.h"
 #include "tests/fake/clock.h"
 #include "tests/fake/disk.h"

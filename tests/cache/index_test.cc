@@ -193,7 +193,7 @@ TEST_F(IndexTest, OfTheReleaseBeforeIsTakenOver) {
     EXPECT_EQ(contents.objects[0].verified_unix_seconds, 0);
     EXPECT_THAT(contents.links, SizeIs(1));
     EXPECT_THAT(contents.tags, SizeIs(1));
-    index.apply({MarkRow{digest, 3, 4096, digest}});
+    index.apply({MarkRow{digest, 3, {0, 4096}, digest}});
   }
   EXPECT_THAT(load().marks, SizeIs(1));
 }
@@ -233,17 +233,17 @@ TEST_F(IndexTest, KeepsMarksAndPins) {
   const Digest other = digest_of(Algorithm::sha512, "b");
   {
     Index index(directory());
-    index.apply({MarkRow{digest, 7, 8192, other}, MarkRow{digest, 7, 4096, digest},
-                 MarkRow{other, 8, 4096, digest}, PinRow{"r/app", "1", std::nullopt},
+    index.apply({MarkRow{digest, 7, {4096, 8192}, other}, MarkRow{digest, 7, {0, 4096}, digest},
+                 MarkRow{other, 8, {0, 4096}, digest}, PinRow{"r/app", "1", std::nullopt},
                  PinRow{"r/app", "1", digest}, PinRow{"r/app", "2", std::nullopt}});
     index.apply({DropMarks{other}, DropPin{"r/app", "2"}});
   }
   const auto contents = load();
   ASSERT_THAT(contents.marks, SizeIs(2));
-  EXPECT_EQ(contents.marks[0].offset_bytes, 4096u);
-  EXPECT_EQ(contents.marks[1].offset_bytes, 8192u);
+  EXPECT_EQ(contents.marks[0].extent, (Extent{0, 4096}));
+  EXPECT_EQ(contents.marks[1].extent, (Extent{4096, 8192}));
   EXPECT_EQ(contents.marks[1].number, 7u);
-  EXPECT_EQ(contents.marks[1].prefix, other);
+  EXPECT_EQ(contents.marks[1].content, other);
   ASSERT_THAT(contents.pins, SizeIs(2));
   EXPECT_EQ(contents.pins[0].digest, std::nullopt);
   EXPECT_EQ(contents.pins[1].digest, digest);

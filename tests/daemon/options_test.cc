@@ -421,7 +421,6 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
   const std::vector<std::pair<std::string, std::string>> cases{
       {"[listen]\nmetrics = '127.0.0.1:9464'", "listen.metrics"},
       {"[limits]\nconnections_per_user = 2000", "limits.connections_per_user"},
-      {registry + "segments = 4", "segments"},
       {registry + "verify_callers = true", "verify_callers"},
       {registry + "[registry.access]\nusers = ['a']", "access.users"},
       {registry + "[registry.access]\ngroups = ['docker']", "access.groups"},
@@ -437,7 +436,7 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
 TEST(NotAvailable, KeysMaySayThatNothingIsAskedFor) {
   good(
       "[listen]\nmetrics = ''\n[[registry]]\nname = "
-      "'r.example'\nsegments = 1\n"
+      "'r.example'\n"
       "verify_callers = false\n[registry.access]\nusers = []\ngroups = []");
 }
 

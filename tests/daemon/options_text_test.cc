@@ -241,7 +241,7 @@ TEST(EffectiveConfiguration, SaysTheSameInTomlAndJson) {
 
 TEST(EffectiveConfiguration, LeavesOutWhatIsNotSet) {
   const std::string toml = to_toml(parsed(kRich));
-  for (const char* key : {"object_id", "resource_id", "ca_file", "metrics", "segments"}) {
+  for (const char* key : {"object_id", "resource_id", "ca_file", "metrics"}) {
     EXPECT_THAT(toml, Not(HasSubstr(key)));
   }
 }

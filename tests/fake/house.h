@@ -179,7 +179,11 @@ class House {
                 [bytes](const Asked& asked) { return blob_reply(asked, bytes); });
   }
   static Reply blob_reply(const Asked& asked, const std::string& bytes) {
-    const auto range = proxy::parse_range(asked.headers.get("Range"), bytes.size()).value();
+    const auto wanted = proxy::parse_range(asked.headers.get("Range"), bytes.size());
+    if (!wanted)
+      return {.status = 416,
+              .headers = {{"Content-Range", "bytes */" + std::to_string(bytes.size())}}};
+    const auto& range = *wanted;
     const std::uint64_t begin = range ? range->begin : 0;
     const std::uint64_t end = range ? range->end : bytes.size();
     Reply reply{.status = range ? 206 : 200,

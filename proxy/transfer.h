@@ -1,0 +1,124 @@
+// One blob's way from upstream into the store, over one connection or several.
+//
+// It begins with one closed range. Where upstream answers ranges and one connection is not as fast
+// as this machine can take the bytes, more connections fetch further segments; a reader that waits
+// for a part of its own gets one for it at once. A connection that breaks goes on where it stood;
+// one that brings nothing is given up as long as others do. The digest proves the join: nothing
+// that a Content-Range, a length or a validator speaks against is taken into the file, and what
+// they do not betray, the digest does. Lives on the loop.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cache/blob_writer.h"
+#include "cache/clock.h"
+#include "cache/event.h"
+#include "cache/task_group.h"
+#include "proxy/segments.h"
+#include "proxy/upstream.h"
+
+namespace staithe::proxy {
+
+class Transfer {
+ public:
+  struct Settings {
+    std::string registry;  // its name
+    std::string repository;
+    cache::Digest digest;
+    std::size_t segments = 4;  // connections at once, unless readers want more
+    // Whether ranges may be asked for at all: not of an upstream whose joined bytes were wrong.
+    bool ranges = true;
+  };
+
+  // `upstream` and `clock` outlive it.
+  Transfer(asio::any_io_executor loop, Settings settings, Upstream& upstream, Clock& clock);
+  // run() has ended.
+  ~Transfer();
+
+  // Asks upstream for the blob, from `offset` on if it knows ranges; the blob's size, if upstream
+  // tells it. Throws Failure: what upstream answered (blob_unknown, denied, ...).
+  asio::awaitable<std::optional<std::uint64_t>> begin(std::uint64_t offset);
+  // The size of the blob, by HEAD: upstream still shows it, and it may be gone on with.
+  asio::awaitable<std::optional<std::uint64_t>> ask_size();
+
+  // Fetches all that the writer's blob lacks. Throws Failure: what came last, when it is given up;
+  // storage_* of the writer.
+  asio::awaitable<void> run(cache::BlobWriter& writer);
+
+  // More than one answer was joined.
+  bool joined() const { return answers_ > 1; }
+  std::size_t connections() const { return workers_; }
+  // Over the last second or two; 0 = not known yet.
+  std::uint64_t bytes_per_second() const;
+
+ private:
+  // An answer that brings the bytes from `begin` on, as far as `end`.
+  struct Answer {
+    std::unique_ptr<HttpResponse> response;
+    cache::Extent extent;
+    bool whole = false;  // from the start although a range was asked for
+  };
+  class Working;
+
+  asio::awaitable<std::unique_ptr<HttpResponse>> send(const std::string& range);
+  asio::awaitable<Error> error_of_blob(HttpResponse& response);
+  // What answers for this range. Throws Failure.
+  asio::awaitable<Answer> ask(cache::Extent extent);
+  // Throws if it is not what other answers of the same server were.
+  void check_validator(const HttpResponse& response);
+
+  void spawn_worker(std::optional<Answer> first);
+  asio::awaitable<void> work(std::optional<Answer> first);
+  asio::awaitable<void> hash();
+  // False if it gave way to the other connections.
+  asio::awaitable<bool> fetch(SegmentPlan::Handle segment, std::optional<Answer> answer);
+  // One answer's worth of the segment; false as above.
+  asio::awaitable<bool> fetch_some(SegmentPlan::Handle segment, std::optional<Answer> answer);
+  // Reads the answer into the segment as far as both go.
+  asio::awaitable<void> read(SegmentPlan::Handle segment, Answer answer);
+  // Takes what is missing out of an answer that begins at the start.
+  asio::awaitable<void> pass_over(std::unique_ptr<HttpResponse> response);
+  // All there is, of a size that nobody has told.
+  asio::awaitable<void> append_all(std::unique_ptr<HttpResponse> response);
+  // A connection broke: waits before it goes on; throws if nothing has come for too long.
+  asio::awaitable<void> get_over(Error broken);
+  void give_up(Error error);
+  bool complete() const;
+  const cache::Extents& present() const { return writer_->blob()->present(); }
+  void want(std::uint64_t offset);
+  // If a connection that has brought so much in this time is slower than we are.
+  void use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took);
+  void note_bytes(std::size_t bytes);
+
+  Settings settings_;
+  Upstream& upstream_;
+  Clock& clock_;
+  std::shared_ptr<Upstream::Place> place_ = std::make_shared<Upstream::Place>();
+  std::map<std::string, std::string> validators_;  // by the server that sent it
+  std::size_t answers_ = 0;
+
+  std::optional<Answer> first_;
+  cache::BlobWriter* writer_ = nullptr;
+  std::optional<SegmentPlan> plan_;  // if the size is known
+  std::size_t most_workers_;         // for now
+  std::size_t workers_ = 0;
+  bool answers_ranges_;  // as far as is known
+  bool hashed_ = false;
+  int breaks_ = 0;  // since the last one before which enough had come
+  std::uint64_t present_at_break_ = 0;
+  std::optional<Error> error_;
+  Event changed_;
+  TaskGroup tasks_;
+
+  // For the speed: what came in the window before, and in this one.
+  Instant window_began_;
+  std::uint64_t window_bytes_ = 0;
+  std::uint64_t last_speed_ = 0;
+};
+
+}  // namespace staithe::proxy
