@@ -16,6 +16,7 @@ A pull's data goes to the page cache of --directory. Clients, daemon and origin 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import http.client
 import json
 import multiprocessing
@@ -40,7 +41,7 @@ from clients import Skopeo  # noqa: E402
 from node import REGISTRY, Node  # noqa: E402
 from origin import Image, digest_of, make_image  # noqa: E402
 from rough_origin import RoughOrigin  # noqa: E402
-from staithed import binary  # noqa: E402
+from staithed import binary, toml  # noqa: E402
 
 REPOSITORY = "bench"
 SMALL = MIB
@@ -84,8 +85,6 @@ def _serve(pipe: Connection, large: Path, image: Image, smalls: int) -> None:
 
 def make_large(path: Path, size: int) -> Image:
     """An image of one layer, which is in a file; its place among the blobs is empty."""
-    import hashlib
-
     chance, hasher = random.Random(size), hashlib.sha256()
     with open(path, "wb") as file:
         for _ in range(size // MIB):
@@ -117,7 +116,7 @@ class Bench:
     def node(self, segments: int | None = None) -> Node:
         """With an empty cache. None: as it is configured if nobody says anything."""
         self.nodes += 1
-        node = Node(self.scratch / f"node{self.nodes}", self.origin)  # type: ignore[arg-type]
+        node = Node(self.scratch / f"node{self.nodes}", self.origin)
         node.configured({"listen": {"registry": [node.address]}, "log": {"level": "warn"}})
         registry = node.config["registry"][0]
         registry["data_hosts"] = ["localhost"]
@@ -146,8 +145,8 @@ class Bench:
         subprocess.run(["curl", "-sfL", "-o", "/dev/null", url], check=True)
         return time.monotonic() - began
 
-    def direct(self, what: str = "") -> str:
-        return self.origin.url.removeprefix("http://") + "/" + (what or f"{REPOSITORY}:1")
+    def direct(self) -> str:
+        return f"{self.origin.url.removeprefix('http://')}/{REPOSITORY}:1"
 
     def through(self, node: Node) -> str:
         return f"{node.address}/{REGISTRY}/{REPOSITORY}:1"
@@ -220,10 +219,8 @@ class Bench:
         self.row(f"{where}: all of that range", "ms", last)
 
     def has_segments(self) -> bool:
-        node = Node(self.scratch / "probe", self.origin)  # type: ignore[arg-type]
+        node = Node(self.scratch / "probe", self.origin)
         node.config["registry"][0]["segments"] = 4
-        from staithed import toml
-
         node.config_file.write_text(toml(node.config))
         done = subprocess.run(
             [binary("staithed"), "--check", "--config", node.config_file],

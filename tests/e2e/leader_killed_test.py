@@ -119,7 +119,7 @@ def read_all(crowd: list[Connection], truth: bytes) -> int:
                 head = client.received.find(b"\r\n\r\n")
                 if head < 0:
                     continue
-                body = client.received[head + 4 :]
+                body = memoryview(client.received)[head + 4 :]
                 same = client.received.startswith(b"HTTP/1.1 200 ")
                 came, at[client] = len(body), 0
             else:

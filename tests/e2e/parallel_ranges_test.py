@@ -2,8 +2,8 @@
 """Ranges of a blob that is not here: answered at once, while one transfer fills the whole.
 
 containerd 2.1 and later may fetch a layer in parallel; Debian 12 has 1.6.20, which does not. So
-its requests are replayed as they were recorded on the wire: each worker asks for an open-ended range
-on a connection of its own, reads its chunk, and resets the connection.
+its requests are replayed as they were recorded on the wire: each worker asks for an open-ended
+range on a connection of its own, reads its chunk, and resets the connection.
 
 What upstream has not sent is held back at a gate, so that "at once" is not a matter of time: what
 comes while the gate is shut cannot have waited for what lies behind it.

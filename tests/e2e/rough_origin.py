@@ -353,8 +353,12 @@ class RoughOrigin:
             if manifest is None:
                 return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
             digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
-            headers = {"Content-Type": _MANIFEST, "Docker-Content-Digest": digest}
-            return Answer(200, headers, [manifest], content=manifest)
+            return Answer(
+                200,
+                {"Content-Type": _MANIFEST, "Docker-Content-Digest": digest},
+                [manifest],
+                content=manifest,
+            )
         if asked.digest not in self._blobs:
             return error(404, "BLOB_UNKNOWN", "blob unknown to registry")
         redirects = self.redirects(asked.host) if callable(self.redirects) else self.redirects
@@ -509,7 +513,8 @@ class _Pace:
 
 def error(status: int, code: str, message: str) -> Answer:
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-    return Answer(status, {"Content-Type": "application/json"}, [body])
+    headers: dict[str, str | list[str]] = {"Content-Type": "application/json"}
+    return Answer(status, headers, [body])
 
 
 def _head(answer: Answer) -> bytes:

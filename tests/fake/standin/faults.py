@@ -32,8 +32,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIONS = {
-    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close", "reset",
-    "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
+    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close",
+    "reset", "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
 }  # fmt: skip
 RULE_KEYS = {"role", "method", "host", "path", "skip", "times", "lasts", "action", "name"}
 
