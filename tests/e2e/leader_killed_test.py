@@ -63,7 +63,10 @@ class LeaderKilled(RoughCase):
                 self.assertIn("collapsed", follower.reply().headers["cache-status"])
         leader.reset()
         if at > 1:
-            wait_for(lambda: self.readers() == FOLLOWERS, 30, "the leader's end")
+            try:
+                wait_for(lambda: self.readers() == FOLLOWERS, 30, "the leader's end")
+            except TimeoutError:
+                self.fail(f"the leader still reads: {self.node.status()['fills']}")
         self.origin.gate.open()
         for follower in followers:
             self.assert_whole(follower.rest(), truth)

@@ -24,8 +24,9 @@ SHUT = (MIB, 32 * MIB)
 PATIENCE = 10.0
 WORKERS = 8
 CHUNK = 4 * MIB
-# Of what may leave upstream beyond the blob's size: answers that were let go of half-way.
-SPARE = 1.02
+# What may leave upstream beyond the blob's size: a hundredth, and what is on its way when an answer
+# is let go of half-way.
+SPARE = SIZE // 100 + WORKERS * 256 * 1024
 
 
 class ParallelRanges(RoughCase):
@@ -52,9 +53,17 @@ class ParallelRanges(RoughCase):
         self.assertIn(self.digest, self.node.blob_files())
         left = self.origin.sent(self.digest)
         self.assertGreaterEqual(left, SIZE)
-        self.assertLessEqual(left, SIZE * SPARE, f"{left - SIZE} bytes left upstream twice")
+        self.assertLessEqual(left - SIZE, SPARE, "bytes left upstream twice")
 
     def test_eight_open_ended_ranges_each_reset_after_its_chunk_are_one_fill(self) -> None:
+        # As storage limits a connection; what was asked for in vain has hardly left by then.
+        self.origin.rate = 40e6
+        self.fetch_in_parallel()
+
+    def test_they_are_one_fill_from_an_upstream_as_fast_as_memory_too(self) -> None:
+        self.fetch_in_parallel()
+
+    def fetch_in_parallel(self) -> None:
         found = bytearray(SIZE)
         offsets = list(range(0, SIZE, CHUNK))
         lock = threading.Lock()

@@ -414,12 +414,12 @@ class RoughOrigin:
         if answer.cut == -1:
             return self._end(connection, answer.how)
         head = _head(answer)
+        before = _acked(connection) if asked.digest else 0
         connection.sendall(head)
         asked.done = True
         if asked.method == "HEAD":
             return True
         asked.done = False
-        before = _acked(connection) if asked.digest else 0
         try:
             whole = self._send_body(connection, asked, answer, pace)
         except OSError:
@@ -499,8 +499,8 @@ class _Pace:
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._free = time.monotonic()
-        # A hundredth of a second's worth, so that the waiting is finer than what is measured.
-        self.piece = max(16384, min(_PIECE, int(rate / 200))) if rate else _PIECE
+        # Some milliseconds' worth, so that the waiting is finer than what is measured.
+        self.piece = max(16384, min(_PIECE, int(rate / 400))) if rate else _PIECE
 
     def wait(self, size: int) -> None:
         if not self._rate:
