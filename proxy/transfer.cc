@@ -360,10 +360,13 @@ void Transfer::want(std::uint64_t offset) {
 
 void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took) {
   if (!answers_ranges_ || static_cast<double>(bytes) > took.count() * fast_bytes_per_second) return;
-  while (workers_ < most_workers_ && upstream_.free_connections() > 0 &&
+  while (!error_ && workers_ < most_workers_ && upstream_.free_connections() > 0 &&
          plan_->unclaimed_bytes(present()) >=
-             SegmentPlan::least_bytes * (workers_ - plan_->active() + 1))
+             SegmentPlan::least_bytes * (workers_ - plan_->active() + 1)) {
+    const std::size_t before = workers_;
     spawn_worker(std::nullopt);
+    if (workers_ == before) break;  // It found nothing to do, or may not begin any more.
+  }
 }
 
 void Transfer::note_bytes(std::size_t bytes) {
