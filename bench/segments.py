@@ -110,11 +110,14 @@ class Bench:
         self.origin = Origin(large, self.image, 2 * options.misses)
         self.rows: list[tuple[str, str, dict[str, list[float]]]] = []
         self.nodes = 0
+        # What is measured in one form only, is measured as it is configured if nobody says anything.
+        self.counts: list[int | None] = [1, 4, 8] if self.has_segments() else [None]
+        self.usual = 4 if self.has_segments() else None
 
     # ---- who is measured -----------------------------------------------------------------------
 
-    def node(self, segments: int | None = None) -> Node:
-        """With an empty cache. None: as it is configured if nobody says anything."""
+    def node(self, segments: int | None) -> Node:
+        """With an empty cache."""
         self.nodes += 1
         node = Node(self.scratch / f"node{self.nodes}", self.origin)
         node.configured({"listen": {"registry": [node.address]}, "log": {"level": "warn"}})
@@ -185,14 +188,14 @@ class Bench:
         return f"{begin}/{REPOSITORY}/blobs/{digest or self.layer}"
 
     def misses(self, where: str) -> None:
-        node = self.node()
+        node = self.node(self.usual)
         first: dict[str, list[float]] = {}
         last: dict[str, list[float]] = {}
         for number in range(self.options.misses):
             digest = self.origin.small[number]
             for name, url in (
                 ("direct", self.blob_url(None, digest)),
-                ("staithe", self.blob_url(node, digest)),
+                (column(self.usual), self.blob_url(node, digest)),
             ):
                 began, ended = fetch(url, SMALL)
                 add(first, name, 1000 * began)
@@ -207,8 +210,11 @@ class Bench:
         last: dict[str, list[float]] = {}
         begin = self.size // 2 + 12345
         for _ in range(self.options.runs):
-            node = self.node()
-            for name, url in (("direct", self.blob_url()), ("staithe", self.blob_url(node))):
+            node = self.node(self.usual)
+            for name, url in (
+                ("direct", self.blob_url()),
+                (column(self.usual), self.blob_url(node)),
+            ):
                 began, ended = fetch(url, RANGE, f"bytes={begin}-{begin + RANGE - 1}")
                 add(first, name, 1000 * began)
                 add(last, name, 1000 * ended)
@@ -219,20 +225,19 @@ class Bench:
         self.row(f"{where}: all of that range", "ms", last)
 
     def has_segments(self) -> bool:
-        node = Node(self.scratch / "probe", self.origin)
+        """Whether this daemon knows the key."""
+        directory = self.scratch / "probe"
+        node = Node(directory, self.origin)
         node.config["registry"][0]["segments"] = 4
         node.config_file.write_text(toml(node.config))
         done = subprocess.run(
             [binary("staithed"), "--check", "--config", node.config_file],
             capture_output=True, check=False,
         )  # fmt: skip
+        shutil.rmtree(directory)
         return done.returncode == 0
 
     def run(self) -> None:
-        counts: list[int | None] = [1, 4, 8]
-        if not self.has_segments():
-            print("this daemon has no `segments`: as it is configured", file=sys.stderr)
-            counts = [None]
         wanted: Callable[[str], bool] = lambda name: self.options.only in ("", name)
         for where, rate, latency in (
             (LIMITED, self.options.rate * 1e6, self.options.latency / 1000),
@@ -240,7 +245,7 @@ class Bench:
         ):
             self.origin.be(rate, latency)
             if wanted("pulls"):
-                self.pulls(where, counts)
+                self.pulls(where, self.counts)
             if wanted("misses"):
                 self.misses(where)
             if wanted("ranges"):

@@ -269,11 +269,16 @@ def _other_offset(answer: Answer, *_: object) -> None:
     answer.body = [answer.content[:size]]
 
 
-def _shorter(answer: Answer, *_: object) -> None:
-    size = max(1, (answer.end - answer.begin) // 2)
-    end = answer.begin + size
-    answer.body = [answer.content[answer.begin : end]]
-    answer.headers["Content-Range"] = f"bytes {answer.begin}-{end - 1}/{len(answer.content)}"
+def _shorter(most: Callable[[int], int]) -> Lie:
+    """A right answer to a part of the range, which HTTP allows; `most` of so many bytes."""
+
+    def lie(answer: Answer, *_: object) -> None:
+        size = answer.end - answer.begin
+        end = answer.begin + max(1, min(size, most(size)))
+        answer.body = [answer.content[answer.begin : end]]
+        answer.headers["Content-Range"] = f"bytes {answer.begin}-{end - 1}/{len(answer.content)}"
+
+    return lie
 
 
 def _multipart(answer: Answer, *_: object) -> None:
@@ -331,7 +336,10 @@ def _ranges() -> Iterator[What]:
     yield What("the part as the whole", _part_as_whole, ranges=True)
     yield What("a range further on", _moved(4096), ranges=True)
     yield What("a range further back", _moved(-4096), ranges=True)
-    yield What("a part of the range", _shorter, ranges=True, harmless=True)
+    at_most = _shorter(lambda size: 512 * 1024)
+    yield What("512 KiB of the range at a time", at_most, ranges=True, harmless=True)
+    yield What("half of each range", _shorter(lambda size: size // 2), ranges=True)
+    yield What("a byte of each range", _shorter(lambda size: 1), ranges=True)
     yield What("the beginning in its place", _other_offset, ranges=True, hidden=True)
     yield What("several parts", _multipart, ranges=True)
     # With bytes that are not the blob's, which only its digest says for sure.

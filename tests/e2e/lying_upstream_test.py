@@ -33,7 +33,7 @@ from rough_origin import Answer, Asked
 TIMES = full_size("STAITHE_LIES", 1)
 ONLY = os.environ.get("STAITHE_LIE", "")
 WORKERS = 32
-DEADLINE = 30.0
+DEADLINE = 50.0
 HONEST_AGAIN = 20.0  # the longest pause that a lie asks for, twice
 POOL = random.Random("lies").randbytes(20 * MIB)
 
