@@ -110,7 +110,7 @@ class Bench:
         self.origin = Origin(large, self.image, 2 * options.misses)
         self.rows: list[tuple[str, str, dict[str, list[float]]]] = []
         self.nodes = 0
-        # What is measured in one form only, is measured as it is configured if nobody says anything.
+        # What is measured in one form only is measured in the usual one.
         self.counts: list[int | None] = [1, 4, 8] if self.has_segments() else [None]
         self.usual = 4 if self.has_segments() else None
 

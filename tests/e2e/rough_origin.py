@@ -138,6 +138,7 @@ class RoughOrigin:
         self._blobs: dict[str, Content] = {}
         self._manifests: dict[tuple[str, str], bytes] = {}
         self._links: dict[str, str] = {}  # signature -> digest
+        self._used_links: set[str] = set()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._silent = threading.Event()
@@ -177,9 +178,11 @@ class RoughOrigin:
         return self._blobs[digest]
 
     def expire_links(self) -> None:
-        """No link given so far is of use from now on."""
+        """No link that has been of use is of any from now on."""
         with self._lock:
-            self._links.clear()
+            for signature in self._used_links:
+                self._links.pop(signature, None)
+            self._used_links.clear()
 
     # ---- what it has seen ----------------------------------------------------------------------
 
@@ -344,8 +347,10 @@ class RoughOrigin:
             return Answer(200, {"Content-Type": "application/json"}, [b"{}"])
         if asked.storage:
             signature = query.removeprefix("sig=")
-            if self._links.get(signature) != asked.digest:
-                return error(403, "DENIED", "Signature not valid in the specified time frame.")
+            with self._lock:
+                if self._links.get(signature) != asked.digest:
+                    return error(403, "DENIED", "Signature not valid in the specified time frame.")
+                self._used_links.add(signature)
             return self._blob(asked)
         if "/manifests/" in path:
             repository, _, reference = path.removeprefix("/v2/").rpartition("/manifests/")
