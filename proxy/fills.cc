@@ -111,7 +111,8 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Registry& registry, std::uint64_t
                      .repository = fill.repository,
                      .digest = fill.digest,
                      .segments = registry.settings().segments,
-                     .ranges = !joined_wrong_.contains(fill.digest)},
+                     .ranges = !joined_wrong_.contains(fill.digest),
+                     .sizes = sizes_},
                     registry.upstream(fill.repository), clock_);
   struct Shown {  // for as long as it is there
     Fill& fill;

@@ -108,4 +108,21 @@ class ManualClock final : public Clock {
   std::multimap<Instant, Sleeper*> sleepers_;
 };
 
+// The machine's clock, but time passes `speed` times as fast: for tests with real sockets that
+// would wait for nothing else.
+class HurriedClock final : public Clock {
+ public:
+  explicit HurriedClock(int speed) : speed_(speed) {}
+  Instant now() const override { return start_ + (real_.now() - start_) * speed_; }
+  WallTime wall() const override { return real_.wall() + (now() - real_.now()); }
+  asio::awaitable<void> sleep_until(Instant when) override {
+    return real_.sleep_until(start_ + (when - start_) / speed_);
+  }
+
+ private:
+  int speed_;
+  SystemClock real_;
+  Instant start_ = real_.now();
+};
+
 }  // namespace staithe::fake

@@ -23,6 +23,7 @@
 #include "cache/store.h"
 #include "proxy/proxy.h"
 #include "proxy/server.h"
+#include "tests/fake/clock.h"
 #include "tests/fake/http.h"
 
 namespace staithe::fake {
@@ -68,8 +69,10 @@ class NoCredentials : public proxy::auth::Authorizer {
 
 class House {
  public:
-  explicit House(cache::Size max_size = {.bytes = 1 << 30}, cache::Disk* other_disk = nullptr)
-      : directory_(make_directory()),
+  explicit House(cache::Size max_size = {.bytes = 1 << 30}, cache::Disk* other_disk = nullptr,
+                 int clock_speed = 1)
+      : clock(clock_speed),
+        directory_(make_directory()),
         disk_(other_disk ? *other_disk : posix_),
         tasks_(io.get_executor(), ignore),
         store(io.get_executor(),
@@ -203,7 +206,7 @@ class House {
   }
 
   asio::io_context io{1};
-  SystemClock clock;
+  HurriedClock clock;
 
  private:
   static void ignore(std::string_view, std::string_view) {}
@@ -229,9 +232,9 @@ class House {
     while (!done) step();
   }
   asio::awaitable<void> stop() {
-    co_await server_.stop();
-    co_await fills.stop();
     tasks_.cancel();
+    co_await fills.stop();
+    co_await server_.stop();
     co_await tasks_.join();
     co_await store.close();
   }
