@@ -89,7 +89,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest re
     }
     if (verdict == Verdict::paused) {
       leg.response.reset();
-      if (++pauses == most_pauses) {
+      if (++pauses > most_pauses) {
         ++stats_->refused;
         throw Failure(pause_error_);
       }
