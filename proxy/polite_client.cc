@@ -290,6 +290,12 @@ void PoliteClient::note_back(const std::string& host) {
   log::info("upstream back", {{"upstream", host}});
 }
 
+std::optional<Error> PoliteClient::trouble() const {
+  if (breaker_.is_open()) return breaker_.error();
+  if (paused()) return pause_error_;
+  return std::nullopt;
+}
+
 Instant PoliteClient::next_try() const {
   const Instant now = clock_.now();
   Instant when = now + pause_.left(now);

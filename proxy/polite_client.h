@@ -56,6 +56,9 @@ class PoliteClient {
                RetryBudget& budget, std::shared_ptr<UpstreamStats> stats,
                std::optional<RateLimit> limit);
 
+  PoliteClient(const PoliteClient&) = delete;
+  PoliteClient& operator=(const PoliteClient&) = delete;
+
   // What the host answered, never with status 429. Throws Failure: throttled, during a pause that
   // is too long to wait for; while the breaker is open, at once, the class and the sentence of the
   // last failure and when the host is tried again; else what HttpClient::send throws.
@@ -68,6 +71,8 @@ class PoliteClient {
   bool paused() const { return pause_.holds(clock_.now()); }
   std::chrono::nanoseconds pause_left() const { return pause_.left(clock_.now()); }
   const Breaker& breaker() const { return breaker_; }
+  // Why the host is left alone at present, if it is.
+  std::optional<Error> trouble() const;
   // When the next request may go out: the end of a pause, or of what the breaker waits. Past or now
   // means at once.
   Instant next_try() const;

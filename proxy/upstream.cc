@@ -5,6 +5,7 @@
 #include "cache/escape.h"
 #include "cache/log.h"
 #include "proxy/auth/base64.h"
+#include "proxy/auth/source.h"
 #include "proxy/auth/trust.h"
 #include "proxy/errors.h"
 #include "proxy/words.h"
@@ -118,6 +119,7 @@ Upstream::Upstream(asio::any_io_executor loop, Settings settings,
     : settings_(std::move(settings)),
       authorizer_(std::move(authorizer)),
       clock_(clock),
+      random_(random),
       transfers_(loop, settings_.max_connections),
       questions_(loop, max_questions),
       home_(loop, http, clock, random, budget_, stats_, rate_limit_of(settings_)),
@@ -127,8 +129,9 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   ask.repository = settings_.prefix + ask.repository;
   std::optional<Error> failed;
   try {
-    // Before a connection is taken that others may need who do not wait.
+    // What there is to wait for comes before a connection is taken that others may need.
     co_await client_of(ask).wait(ask.patient);
+    if (!ask.place || !ask.place->url) co_await token(ask);
     auto response = co_await send_once(ask);
     note(*response);
     co_return response;
@@ -141,8 +144,24 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
       failed->code == Errc::identity_missing)
     health_ = Health::unauthorized;
-  last_error_ = failed;
+  last_error_ = trouble().value_or(*failed);
   throw Failure(*failed);
+}
+
+asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask) {
+  const Instant began = clock_.now();
+  for (;;) {
+    Instant again;
+    try {
+      co_return co_await authorizer_->for_pull(ask.repository);
+    } catch (const auth::Postponed& postponed) {
+      again = clock_.now() + postponed.retry_after();
+      if (!ask.patient || again - began > Pause::patience) throw;
+    }
+    const auto spread = std::clamp<std::chrono::nanoseconds>(
+        (again - began) / 4, Pause::least_spread, Pause::most_spread);
+    co_await clock_.sleep_until(again + random_.between(std::chrono::nanoseconds(0), spread));
+  }
 }
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
@@ -155,7 +174,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
     if (auto found = co_await revisit(ask)) answer = std::move(*found);
   }
   for (bool repeated = false; !answer.response; repeated = true) {
-    const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
+    const auth::Authorization authorization = co_await token(ask);
     answer = co_await walk(ask, authorization);
     sent = answer.at_home ? authorization : nullptr;
     // Only the registry can refuse its token; another host's 401 is no word about it.
@@ -262,6 +281,10 @@ void Upstream::note(const HttpResponse& response) {
 Instant Upstream::next_try(const Place* place) const {
   if (place && place->url) return elsewhere_.next_try();
   return std::max(home_.next_try(), elsewhere_.next_try());
+}
+
+std::optional<Error> Upstream::trouble() const {
+  return home_.trouble().or_else([&] { return elsewhere_.trouble(); });
 }
 
 Health Upstream::health() const {

@@ -50,6 +50,9 @@ class Upstream {
            std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock,
            Random& random = system_random());
 
+  Upstream(const Upstream&) = delete;
+  Upstream& operator=(const Upstream&) = delete;
+
   // Where a transfer was found: the end of a redirect that its further ranges go to at once,
   // without asking the registry again. Its URL is as secret as a token. Empty at first; empty again
   // once it answers anything but 200 or 206, and then the registry is asked anew.
@@ -96,7 +99,9 @@ class Upstream {
   // The pulls that it still grants, where it says so.
   const std::optional<PullQuota>& quota() const { return quota_; }
   // Why the last request failed, until one succeeds.
-  const std::optional<Error>& last_error() const { return last_error_; }
+  std::optional<Error> last_error() const {
+    return trouble().or_else([&] { return last_error_; });
+  }
   auth::Authorizer& authorizer() { return *authorizer_; }
   const auth::Authorizer& authorizer() const { return *authorizer_; }
   std::string url() const { return settings_.base.origin().to_string(); }
@@ -108,6 +113,10 @@ class Upstream {
     return ask.place && ask.place->url ? elsewhere_ : home_;
   }
   asio::awaitable<std::unique_ptr<HttpResponse>> send_once(const Ask& ask);
+  // What goes into Authorization. A short pause of the token server is waited out too.
+  asio::awaitable<auth::Authorization> token(const Ask& ask);
+  // Why a host is left alone at present, if one is.
+  std::optional<Error> trouble() const;
   // What answered at the end of the redirects, and whether that was the registry itself.
   struct Answer {
     std::unique_ptr<HttpResponse> response;
@@ -123,6 +132,7 @@ class Upstream {
   Settings settings_;
   std::unique_ptr<auth::Authorizer> authorizer_;
   Clock& clock_;
+  Random& random_;
   Slots transfers_;  // max_connections of them
   Slots questions_;  // short requests, which must not wait behind long transfers
   Health health_ = Health::idle;

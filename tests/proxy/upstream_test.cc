@@ -5,6 +5,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 
+#include "proxy/auth/source.h"
 #include "tests/fake/clock.h"
 #include "tests/fake/http.h"
 
@@ -19,6 +20,8 @@ class CountingAuthorizer final : public auth::Authorizer {
  public:
   asio::awaitable<auth::Authorization> for_pull(std::string) override {
     if (trouble) throw Failure(*trouble);
+    if (clock && clock->now() < postponed_until)
+      throw auth::Postponed(Errc::throttled, "not now", postponed_until - clock->now());
     co_return std::make_shared<const auth::Secret>("Bearer ", std::to_string(token));
   }
   bool refused(const std::string&, const auth::Authorization&, const Headers&) override {
@@ -36,6 +39,8 @@ class CountingAuthorizer final : public auth::Authorizer {
   int token = 1;
   int refusals = 0;
   std::optional<Error> trouble;  // of the token server
+  const Clock* clock = nullptr;
+  Instant postponed_until{};
 };
 
 class UpstreamTest : public testing::Test {
@@ -43,6 +48,7 @@ class UpstreamTest : public testing::Test {
   UpstreamTest() {
     auto authorizer = std::make_unique<CountingAuthorizer>();
     authorizer_ = authorizer.get();
+    authorizer_->clock = &clock_;
     Url base = *Url::parse("https://contoso.azurecr.io");
     RedirectPolicy redirects{
         .registry = base.origin(), .data_hosts = {"data.example"}, .acr_suffixes = {"azurecr.io"}};
@@ -208,6 +214,7 @@ TEST_F(UpstreamTest, TroubleOfTheDataHostIsNotHeldAgainstTheRegistry) {
   http_.forget();
   EXPECT_EQ(get("blobs/x").second, Errc::unreachable);
   EXPECT_EQ(http_.count("https://data.example"), 0U);
+  EXPECT_EQ(upstream_->last_error()->detail, "data.example is down") << "without when it is tried";
 }
 
 TEST_F(UpstreamTest, AFurtherRangeIsFetchedWhileTheRegistryIsAwayOrAsksForAPause) {
@@ -256,6 +263,21 @@ TEST_F(UpstreamTest, ATokenServerThatIsDownDoesNotCloseTheWayToTheRegistry) {
   EXPECT_LE(upstream_->next_try(), clock_.now());
   authorizer_->trouble.reset();
   EXPECT_EQ(get().first, 200);
+}
+
+TEST_F(UpstreamTest, AShortPauseOfTheTokenServerIsWaitedOutALongOneIsNot) {
+  http_.on("https://contoso.azurecr.io", {Reply{}});
+  authorizer_->postponed_until = clock_.now() + std::chrono::seconds(4);
+  const Instant began = clock_.now();
+  EXPECT_EQ(get().first, 200);
+  EXPECT_GE(clock_.now() - began, std::chrono::seconds(4));
+  authorizer_->postponed_until = clock_.now() + std::chrono::seconds(4);
+  EXPECT_EQ(send({.repository = "app", .what = "manifests/1", .patient = false}).second,
+            Errc::throttled);
+  authorizer_->postponed_until = clock_.now() + std::chrono::seconds(60);
+  const Instant again = clock_.now();
+  EXPECT_EQ(get().second, Errc::throttled);
+  EXPECT_EQ(clock_.now(), again);
 }
 
 TEST_F(UpstreamTest, AnsweredRefusalsAreNoReasonToLeaveItAlone) {
