@@ -6,7 +6,9 @@
 //   open     requests fail at once, for a random time below 1 s, that doubles up to 8 s with each
 //            probe that fails; so a host that is back is found within 10 s
 //   probing  when that time is over one request is sent. Its answer closes the breaker, its failure
-//            opens it again. One that hangs holds the others back no longer than `probe_lease`
+//            opens it again, for a time that counts from when it was sent. One that hangs holds the
+//            others back no longer than `probe_lease`: then the next is the probe, and what becomes
+//            of the one before says nothing any more
 //
 // A failure of a request that was sent before the last change of state says nothing new, and is
 // passed over: a hundred requests that fail together are one event. Pure; time and chance come in.
@@ -87,7 +89,7 @@ class Breaker {
   // A request, sent then, failed. True if that opened the breaker, or opened it again after a
   // probe.
   bool failed(Instant now, Instant sent, Error error, Random& random) {
-    if (sent <= changed_at_) return false;
+    if (sent <= changed_at_ || (open_ && sent != probe_)) return false;
     if (!open_) {
       ++in_a_row_;
       remember(now, true);
@@ -99,9 +101,11 @@ class Breaker {
     // One that closed and failed again soon waits longer than the time before.
     if (open_ || probation_ > 0)
       wait_ = std::min<std::chrono::nanoseconds>(2 * wait_, longest_wait);
+    const auto wait = random.between(wait_ / 2, wait_);
+    // From when the probe was sent: the host may have come back right after that.
+    again_at_ = open_ ? std::max(sent + wait, now + first_wait / 2) : now + wait;
     open_ = true;
     changed_at_ = now;
-    again_at_ = now + random.between(wait_ / 2, wait_);
     leased_until_ = {};
     error_ = std::move(error);
     forget();

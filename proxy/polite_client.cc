@@ -270,8 +270,7 @@ void PoliteClient::note_pause(const HttpResponse& response, const std::string& h
   told_away_ = true;
   log::info("upstream pauses", {{"upstream", host},
                                 {"status", response.status()},
-                                {"seconds", whole_seconds(pause_.left(now))},
-                                {"requests_per_second", limit_ ? limit_->per_second() : 0.0}});
+                                {"seconds", whole_seconds(pause_.left(now))}});
 }
 
 void PoliteClient::note_failure(Error error, const std::string& host, Instant sent) {

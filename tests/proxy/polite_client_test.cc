@@ -203,19 +203,23 @@ TEST_F(PoliteClientTest, OneProbeFindsThatTheHostIsBackAndTheRestFollowGradually
 
 // However long it was away: asked every half second, it is found within 10 s of its return.
 TEST_F(PoliteClientTest, AHostThatIsBackIsInUseWithinTenSeconds) {
-  for (const Reply& away : {refused(), silence()}) {
-    for (int minutes = 0; minutes < 10; ++minutes) {
-      answer_with(away);
-      const Instant gone = clock_.now();
-      while (clock_.now() - gone < minutes * 1min + 3s) {
-        start();
-        clock_.advance(500ms);
+  for (const bool with_budget : {false, true}) {
+    for (const Reply& away : {refused(), silence()}) {
+      for (int i = 0; i < 60; ++i) {
+        while (!with_budget && budget_.take(clock_.now())) {
+        }
+        answer_with(away);
+        const Instant gone = clock_.now();
+        while (clock_.now() - gone < 10s + i * 1300ms) {
+          start();
+          clock_.advance(500ms);
+        }
+        answer_with(Reply{});
+        const Instant back = clock_.now();
+        while (start().status != 200 && clock_.now() - back < 1min) clock_.advance(500ms);
+        EXPECT_LE(clock_.now() - back, 10s) << i;
+        for (int asked = 0; asked < 20; ++asked) ask();
       }
-      answer_with(Reply{});
-      const Instant back = clock_.now();
-      while (start().status != 200 && clock_.now() - back < 1min) clock_.advance(500ms);
-      EXPECT_LE(clock_.now() - back, 10s) << minutes;
-      for (int i = 0; i < 50; ++i) ask();
     }
   }
 }
@@ -314,6 +318,41 @@ TEST_F(PoliteClientTest, AfterAPauseThereIsNoHerd) {
   EXPECT_GE(http_.asked().front().at, end);
   EXPECT_LE(most_within(10ms), 20U);
   EXPECT_GT(http_.asked().back().at - http_.asked().front().at, 1s) << "of the 2 s they have";
+}
+
+TEST_F(PoliteClientTest, AHostThatStillAsksForAPauseIsAskedByOneNotByAllThatWaited) {
+  answer_with(throttled("4"));
+  EXPECT_TRUE(ask({.patient = false}).error);
+  Reply again = throttled("60");
+  again.delay = 500ms;
+  answer_with(again);
+  http_.forget();
+  for (int i = 0; i < 100; ++i) start();
+  finish();
+  EXPECT_EQ(sent(), 1U);
+  for (const Call& call : calls_) EXPECT_EQ(call.error->code, Errc::throttled);
+}
+
+TEST_F(PoliteClientTest, AProbeThatIsGivenUpLeavesItsPlaceToTheNext) {
+  answer_with(silence());
+  ask();
+  clock_.advance(client_.next_try() - clock_.now());
+  Call& probe = start();
+  EXPECT_TRUE(start().error);
+  probe.cancel.emit(asio::cancellation_type::terminal);
+  clock_.settle();
+  EXPECT_EQ(probe.error->code, Errc::cancelled);
+  answer_with(Reply{});
+  EXPECT_EQ(ask().status, 200);
+}
+
+TEST_F(PoliteClientTest, AProbeThatIsAnsweredWithNonsenseLeavesItsPlaceToo) {
+  answer_with(silence());
+  ask();
+  clock_.advance(client_.next_try() - clock_.now());
+  answer_with({Reply::failure(Errc::upstream_nonsense, "no HTTP"), Reply{}});
+  EXPECT_EQ(ask().error->code, Errc::upstream_nonsense);
+  EXPECT_EQ(ask().status, 200);
 }
 
 // The promises over random hosts: every request ends, none with 429, none is sent while one host
