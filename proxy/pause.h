@@ -54,6 +54,21 @@ class Pause {
   std::chrono::nanoseconds ours_{};
 };
 
+// How long one question of ours may still wait for the ends of pauses, on its whole way: of the
+// token server, the registry and the data host.
+class Patience {
+ public:
+  explicit Patience(bool any) : left_(any ? Pause::patience : std::chrono::seconds(0)) {}
+
+  bool suffices(std::chrono::nanoseconds wait) const { return wait <= left_; }
+  void spend(std::chrono::nanoseconds waited) {
+    left_ = std::max<std::chrono::nanoseconds>(left_ - waited, {});
+  }
+
+ private:
+  std::chrono::nanoseconds left_;
+};
+
 // What Retry-After asks for: whole seconds, or a date, which is compared with the answer's own Date
 // (both by upstream's clock) or, without one, with `wall`. nullopt if it is absent or makes no
 // sense; never negative.

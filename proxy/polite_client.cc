@@ -70,6 +70,8 @@ PoliteClient::PoliteClient(asio::any_io_executor loop, HttpClient& http, Clock& 
 asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest request,
                                                                   Manner manner) {
   const Instant began = clock_.now();
+  Patience own(manner.patient);
+  Patience& patience = manner.patience ? *manner.patience : own;
   const std::string host = request.url.origin().to_string();
   int failures = 0;
   int pauses = 0;
@@ -77,7 +79,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest re
     Leg leg;
     Verdict verdict{};
     {
-      Passage passage = co_await turn(began, manner.patient);
+      Passage passage = co_await turn(patience);
       if (const auto delay = hedge_delay(manner)) {
         leg = co_await hedged(request, *delay);
       } else {
@@ -106,11 +108,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest re
   }
 }
 
-asio::awaitable<void> PoliteClient::wait(bool patient) {
-  co_await wait_since(clock_.now(), patient);
-}
-
-void PoliteClient::check(Instant began, bool patient) {
+void PoliteClient::check(const Patience& patience) {
   const Instant now = clock_.now();
   if (!breaker_.admits(now)) {
     ++stats_->refused;
@@ -119,27 +117,29 @@ void PoliteClient::check(Instant began, bool patient) {
                                               std::to_string(seconds) + " s");
   }
   const auto left = pause_.left(now);
-  if (left == 0ns || (patient && now + left - began <= Pause::patience)) return;
+  if (left == 0ns || patience.suffices(left)) return;
   ++stats_->refused;
   throw Failure(pause_error_.code, pause_error_.detail + "; " +
                                        std::to_string(whole_seconds(left)) + " s of it are left");
 }
 
-asio::awaitable<void> PoliteClient::wait_since(Instant began, bool patient) {
+asio::awaitable<void> PoliteClient::wait(Patience& patience) {
   for (;;) {
-    check(began, patient);
-    if (!pause_.holds(clock_.now())) co_return;
+    check(patience);
+    const Instant began = clock_.now();
+    if (!pause_.holds(began)) co_return;
     co_await clock_.sleep_until(pause_.comes_back(random_));
+    patience.spend(clock_.now() - began);
   }
 }
 
 // The order matters: what fails at once does so before it waits, and the token of the rate limit is
 // taken last, by a request that will use it.
-asio::awaitable<PoliteClient::Passage> PoliteClient::turn(Instant began, bool patient) {
+asio::awaitable<PoliteClient::Passage> PoliteClient::turn(Patience& patience) {
   std::optional<Instant> room_by;
   bool has_token = !limit_;
   for (;;) {
-    co_await wait_since(began, patient);
+    co_await wait(patience);
     // While the breaker is open the one that is admitted is the probe, whatever hangs elsewhere.
     if (!breaker_.is_open() && !ramp_.has_room()) {
       const Instant now = clock_.now();

@@ -41,6 +41,8 @@ class PoliteClient {
   // Of one request.
   struct Manner {
     bool patient = true;  // waits out a short pause; false where a stale answer is at hand
+    // The patience of what it is a part of; null = its own. Outlives the request.
+    Patience* patience = nullptr;
     // Small and idempotent: a second request goes out if the answer is late.
     bool may_hedge = false;
   };
@@ -66,7 +68,7 @@ class PoliteClient {
 
   // Returns when send() would neither fail at once nor wait for the end of a pause; throws as it.
   // For callers that would otherwise wait while they hold something that others need.
-  asio::awaitable<void> wait(bool patient);
+  asio::awaitable<void> wait(Patience& patience);
 
   bool paused() const { return pause_.holds(clock_.now()); }
   std::chrono::nanoseconds pause_left() const { return pause_.left(clock_.now()); }
@@ -86,9 +88,8 @@ class PoliteClient {
   };
 
   // Throws if a request would fail at once.
-  void check(Instant began, bool patient);
-  asio::awaitable<void> wait_since(Instant began, bool patient);
-  asio::awaitable<Passage> turn(Instant began, bool patient);
+  void check(const Patience& patience);
+  asio::awaitable<Passage> turn(Patience& patience);
   asio::awaitable<Leg> attempt(HttpRequest request);
   asio::awaitable<Leg> hedged(HttpRequest request, std::chrono::nanoseconds delay);
   asio::awaitable<Leg> first_leg(HttpRequest request, Race& race);

@@ -127,12 +127,13 @@ Upstream::Upstream(asio::any_io_executor loop, Settings settings,
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   ask.repository = settings_.prefix + ask.repository;
+  Patience patience(ask.patient);
   std::optional<Error> failed;
   try {
     // What there is to wait for comes before a connection is taken that others may need.
-    co_await client_of(ask).wait(ask.patient);
-    if (!ask.place || !ask.place->url) co_await token(ask);
-    auto response = co_await send_once(ask);
+    co_await client_of(ask).wait(patience);
+    if (!ask.place || !ask.place->url) co_await token(ask, patience);
+    auto response = co_await send_once(ask, patience);
     note(*response);
     co_return response;
   } catch (const Failure& failure) {
@@ -148,34 +149,36 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   throw Failure(*failed);
 }
 
-asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask) {
-  const Instant began = clock_.now();
+asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask, Patience& patience) {
   for (;;) {
-    Instant again;
+    std::chrono::nanoseconds left;
     try {
       co_return co_await authorizer_->for_pull(ask.repository);
     } catch (const auth::Postponed& postponed) {
-      again = clock_.now() + postponed.retry_after();
-      if (!ask.patient || again - began > Pause::patience) throw;
+      left = postponed.retry_after();
+      if (!patience.suffices(left)) throw;
     }
-    const auto spread = std::clamp<std::chrono::nanoseconds>(
-        (again - began) / 4, Pause::least_spread, Pause::most_spread);
-    co_await clock_.sleep_until(again + random_.between(std::chrono::nanoseconds(0), spread));
+    const auto spread =
+        std::clamp<std::chrono::nanoseconds>(left / 4, Pause::least_spread, Pause::most_spread);
+    const auto wait = left + random_.between(std::chrono::nanoseconds(0), spread);
+    co_await clock_.sleep_for(wait);
+    patience.spend(wait);
   }
 }
 
-asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
+asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask,
+                                                                   Patience& patience) {
   const bool transfer = ask.method == "GET" && ask.what.starts_with("blobs/");
   auto slot = co_await (transfer ? transfers_ : questions_).acquire();
   Answer answer;
   auth::Authorization sent;
   if (ask.place && ask.place->url) {
     // No token is needed there, nor asked for.
-    if (auto found = co_await revisit(ask)) answer = std::move(*found);
+    if (auto found = co_await revisit(ask, patience)) answer = std::move(*found);
   }
   for (bool repeated = false; !answer.response; repeated = true) {
-    const auth::Authorization authorization = co_await token(ask);
-    answer = co_await walk(ask, authorization);
+    const auth::Authorization authorization = co_await token(ask, patience);
+    answer = co_await walk(ask, authorization, patience);
     sent = answer.at_home ? authorization : nullptr;
     // Only the registry can refuse its token; another host's 401 is no word about it.
     const int status = answer.response->status();
@@ -194,7 +197,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
 // From the registry along its redirects. The credential goes to the registry's origin only, and is
 // not taken up again once the chain has left it.
 asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
-                                                 const auth::Authorization& authorization) {
+                                                 const auth::Authorization& authorization,
+                                                 Patience& patience) {
   const Url start = settings_.base.with_target("/v2/" + ask.repository + "/" + ask.what);
   Url url = start;
   bool at_home = true;
@@ -205,7 +209,7 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
       asked.headers.add("Authorization", std::string(authorization->reveal()));
     PoliteClient& client = at_home ? home_ : elsewhere_;
     auto response = co_await client.send(
-        std::move(asked), {.patient = ask.patient, .may_hedge = at_home && may_hedge(ask)});
+        std::move(asked), {.patience = &patience, .may_hedge = at_home && may_hedge(ask)});
     if (at_home) {
       if (auto quota = pull_quota(response->headers())) quota_ = std::move(quota);
     }
@@ -231,7 +235,8 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
   }
 }
 
-asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& ask) {
+asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& ask,
+                                                                   Patience& patience) {
   Place& place = *ask.place;
   Url url = *place.url;
   const auto forget = [&] {  // Unless another range has found a new one meanwhile.
@@ -239,7 +244,7 @@ asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& as
   };
   std::unique_ptr<HttpResponse> response;
   try {
-    response = co_await elsewhere_.send(request(ask, url), {.patient = ask.patient});
+    response = co_await elsewhere_.send(request(ask, url), {.patience = &patience});
   } catch (...) {
     forget();
     throw;

@@ -112,9 +112,9 @@ class Upstream {
   PoliteClient& client_of(const Ask& ask) {
     return ask.place && ask.place->url ? elsewhere_ : home_;
   }
-  asio::awaitable<std::unique_ptr<HttpResponse>> send_once(const Ask& ask);
+  asio::awaitable<std::unique_ptr<HttpResponse>> send_once(const Ask& ask, Patience& patience);
   // What goes into Authorization. A short pause of the token server is waited out too.
-  asio::awaitable<auth::Authorization> token(const Ask& ask);
+  asio::awaitable<auth::Authorization> token(const Ask& ask, Patience& patience);
   // Why a host is left alone at present, if one is.
   std::optional<Error> trouble() const;
   // What answered at the end of the redirects, and whether that was the registry itself.
@@ -123,9 +123,10 @@ class Upstream {
     bool at_home = false;
     Url url;  // that answered
   };
-  asio::awaitable<Answer> walk(const Ask& ask, const auth::Authorization& authorization);
+  asio::awaitable<Answer> walk(const Ask& ask, const auth::Authorization& authorization,
+                               Patience& patience);
   // What answers where the transfer was found before; nullopt if that is over.
-  asio::awaitable<std::optional<Answer>> revisit(const Ask& ask);
+  asio::awaitable<std::optional<Answer>> revisit(const Ask& ask, Patience& patience);
   HttpRequest request(const Ask& ask, const Url& url) const;
   void note(const HttpResponse& response);
 

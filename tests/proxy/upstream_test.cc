@@ -280,6 +280,20 @@ TEST_F(UpstreamTest, AShortPauseOfTheTokenServerIsWaitedOutALongOneIsNot) {
   EXPECT_EQ(clock_.now(), again);
 }
 
+TEST_F(UpstreamTest, ThePatienceOfOneAskIsForItsWholeWay) {
+  const Reply pauses{.status = 429, .headers = {{"Retry-After", "4"}}};
+  authorizer_->postponed_until = clock_.now() + std::chrono::seconds(4);
+  http_.on("https://contoso.azurecr.io", {pauses, to("https://data.example/x")});
+  http_.on("https://data.example", {pauses, Reply{}});
+  const Instant began = clock_.now();
+  EXPECT_EQ(get().second, Errc::throttled) << "the third of them";
+  EXPECT_LE(clock_.now() - began, Pause::patience + Pause::most_spread);
+  http_.on("https://contoso.azurecr.io", {pauses});
+  const Instant again = clock_.now();
+  EXPECT_EQ(get("manifests/1").second, Errc::throttled);
+  EXPECT_LE(clock_.now() - again, Pause::patience + Pause::most_spread);
+}
+
 TEST_F(UpstreamTest, AnsweredRefusalsAreNoReasonToLeaveItAlone) {
   for (const int status : {400, 401, 403, 404, 416, 500}) {
     http_.on("https://contoso.azurecr.io", {Reply{.status = status}});
