@@ -249,6 +249,16 @@ std::string describe_ending(const Reader& credential) {
          (left > 0 ? " ends in " + show_seconds(left) : " has ended");
 }
 
+// The pulls that the registry still grants, or nothing.
+Span describe_quota(const Reader& quota) {
+  if (!quota["limit"].is_number()) return {};
+  const double limit = quota["limit"].number();
+  const double remaining = quota["remaining"].number();
+  return {quota["remaining"].count() + " of " + quota["limit"].count() + " pulls left per " +
+              show_seconds(quota["window_seconds"].number()),
+          remaining < 0.1 * limit ? Tone::caution : Tone::faint};
+}
+
 std::string render_registries(const Reader& registries, const Style& style) {
   std::string text = flow({heading("REGISTRIES")}, 0, style);
   std::vector<Row> rows{{{{"NAME", Tone::faint},
@@ -272,6 +282,8 @@ std::string render_registries(const Reader& registries, const Style& style) {
     std::string shown_state = state;
     if (registry["paused_seconds"].number() > 0) {
       shown_state += " for " + show_seconds(registry["paused_seconds"].number());
+    } else if (registry["retry_in_seconds"].is_number()) {
+      shown_state += ", tried again in " + show_seconds(registry["retry_in_seconds"].number());
     }
     Row row{{{registry["name"].text()},
              {upstream.empty() ? "-" : upstream},
@@ -280,6 +292,9 @@ std::string render_registries(const Reader& registries, const Style& style) {
             {}};
     if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
       row.notes.push_back({tokens, Tone::faint});
+    }
+    if (const Span quota = describe_quota(registry["rate_limit"]); !quota.text.empty()) {
+      row.notes.push_back(quota);
     }
     for (const Reader& credential : registry["credentials"].items(kMaxEndings)) {
       if (const std::string warning = describe_ending(credential); !warning.empty())

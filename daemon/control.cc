@@ -40,6 +40,15 @@ json::value optional_text(const std::string& text) {
   return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
+// The pulls that a registry still grants, as it told with its last answer.
+json::value describe(const std::optional<proxy::PullQuota>& quota) {
+  if (!quota) return nullptr;
+  return json::object{{"limit", quota->limit},
+                      {"remaining", quota->remaining},
+                      {"window_seconds", quota->window.count()},
+                      {"source", quota->source}};
+}
+
 json::object describe(const Config& config, const std::string& name, const std::string& identity,
                       const proxy::Upstream& upstream) {
   json::array tokens;
@@ -57,6 +66,8 @@ json::object describe(const Config& config, const std::string& name, const std::
                                        {"near", ending.is_near()}});
   }
   // What the registry said comes first; else why its tokens could not be renewed.
+  const auto retry_in = upstream.retry_in();
+  const proxy::UpstreamStats& stats = upstream.stats();
   const std::optional<Error> error =
       upstream.last_error() ? upstream.last_error() : upstream.authorizer().last_error();
   return {{"name", name},
@@ -65,6 +76,13 @@ json::object describe(const Config& config, const std::string& name, const std::
           {"identity_kind", identity_kind(config, identity)},
           {"state", to_string(upstream.health())},
           {"paused_seconds", upstream.paused().count()},
+          {"retry_in_seconds", retry_in ? json::value(retry_in->count()) : json::value(nullptr)},
+          {"requests", stats.requests},
+          {"retries", stats.retries},
+          {"hedges", stats.hedges},
+          {"throttled", stats.throttled},
+          {"refused", stats.refused},
+          {"rate_limit", describe(upstream.quota())},
           {"last_error", error ? json::value(error->detail) : json::value(nullptr)},
           {"last_error_class", error ? json::value(to_string(error->code)) : json::value(nullptr)},
           {"tokens", std::move(tokens)},

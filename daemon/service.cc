@@ -169,7 +169,7 @@ std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
                                 .redirects = std::move(redirects),
                                 .max_connections = settings.max_connections,
                                 .limits = http_limits()},
-      std::move(authorizer), http_, clock_);
+      std::move(authorizer), http_, clock_, random_);
 }
 
 void Service::listen() {

@@ -180,6 +180,18 @@ TEST(Status, IsColouredOnlyOnRequest) {
   EXPECT_EQ(bare(text), render_status(json::parse(kSample), Style{}));
 }
 
+TEST(Status, TellsWhatARegistryStillGrantsAndWhenItIsTriedAgain) {
+  json::value status = json::parse(kSample);
+  json::object& hub = status.at("registries").at(1).get_object();
+  hub["rate_limit"] = json::object{{"limit", 100}, {"remaining", 76}, {"window_seconds", 21600}};
+  hub["state"] = "unreachable";
+  hub["paused_seconds"] = 0;
+  hub["retry_in_seconds"] = 7;
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("76 of 100 pulls left per 6h"));
+  EXPECT_THAT(text, HasSubstr("unreachable, tried again in 7s"));
+}
+
 TEST(Status, EscapesWhatItIsGiven) {
   json::value status = json::parse(kSample);
   status.at("registries").at(0).get_object()["credentials"] =

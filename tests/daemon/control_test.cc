@@ -90,7 +90,24 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   }
   EXPECT_EQ(registries.at(0).at("name").as_string(), "r.example");
   EXPECT_EQ(registries.at(0).at("state").as_string(), "ok");
+  EXPECT_EQ(registries.at(0).at("retries").to_number<int>(), 0);
+  EXPECT_TRUE(registries.at(0).at("retry_in_seconds").is_null());
+  EXPECT_TRUE(registries.at(0).at("rate_limit").is_null());
   EXPECT_EQ(registries.at(1).at("state").as_string(), "idle");
+}
+
+TEST_F(ControlTest, StatusTellsHowManyPullsTheRegistryStillGrants) {
+  house_.upstream.on("https://r.example",
+                     {fake::Reply{.status = 404,
+                                  .headers = {{"ratelimit-limit", "100;w=21600"},
+                                              {"ratelimit-remaining", "76;w=21600"},
+                                              {"docker-ratelimit-source", "203.0.113.7"}}}});
+  EXPECT_EQ(house_.get("/v2/r.example/app/manifests/1").status, 404);
+  const auto status = boost::json::parse(get("/v1/status").body);
+  const auto& told = status.at("registries").at(0).at("rate_limit");
+  EXPECT_EQ(told.at("limit").to_number<int>(), 100);
+  EXPECT_EQ(told.at("remaining").to_number<int>(), 76);
+  EXPECT_EQ(told.at("window_seconds").to_number<int>(), 21600);
 }
 
 TEST_F(ControlTest, StatusTellsWhatGoesNextAndWhatWasSaved) {

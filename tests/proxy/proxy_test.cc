@@ -181,7 +181,7 @@ class BrokenOff {
  public:
   BrokenOff() {
     house.upstream.on("https://r.example/v2/app/blobs/", [&](const Asked& asked) {
-      if (!back && asked_times_++ > 0) return Reply{.status = 503};
+      if (!back && asked_times_++ > 0) return Reply{.status = 500};
       Reply reply = House::blob_reply(asked, bytes);
       if (!back) reply.breaks_after = 2'000'000;
       return reply;
