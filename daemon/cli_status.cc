@@ -23,6 +23,7 @@ constexpr std::size_t kMaxFills = 30;
 constexpr std::size_t kMaxListen = 16;
 constexpr std::size_t kMaxVictims = 10;
 constexpr std::size_t kMaxEndings = 8;
+constexpr std::size_t kMaxUpstreams = 8;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
 
@@ -259,6 +260,29 @@ Span describe_quota(const Reader& quota) {
           remaining < 0.1 * limit ? Tone::caution : Tone::faint};
 }
 
+// "", " for 5s", ", tried again in 3s".
+std::string describe_wait(const Reader& upstream) {
+  if (upstream["paused_seconds"].number() > 0)
+    return " for " + show_seconds(upstream["paused_seconds"].number());
+  if (upstream["retry_in_seconds"].is_number())
+    return ", tried again in " + show_seconds(upstream["retry_in_seconds"].number());
+  return {};
+}
+
+// How each of a registry's upstreams fares, in the order in which they are asked.
+std::vector<Span> describe_upstreams(const Reader& upstreams) {
+  std::vector<Span> notes;
+  for (const Reader& upstream : upstreams.items(kMaxUpstreams)) {
+    const std::string state = upstream["state"].text();
+    const std::string error = upstream["last_error"].text();
+    notes.push_back({std::to_string(notes.size() + 1) + ". " + upstream["url"].text() + ": " +
+                         state + describe_wait(upstream) +
+                         (error.empty() ? "" : "; last error: " + error),
+                     state == "ok" || state == "idle" ? Tone::faint : tone_of_state(state)});
+  }
+  return notes;
+}
+
 std::string render_registries(const Reader& registries, const Style& style) {
   std::string text = flow({heading("REGISTRIES")}, 0, style);
   std::vector<Row> rows{{{{"NAME", Tone::faint},
@@ -268,9 +292,11 @@ std::string render_registries(const Reader& registries, const Style& style) {
                          {}}};
   for (const Reader& registry : registries.items(kMaxRegistries)) {
     std::string upstream;
-    for (const Reader& url : registry["upstream"].items(8)) {
+    const bool has_mirrors = registry["upstreams"].size() > 1;
+    for (const Reader& url : registry["upstream"].items(kMaxUpstreams)) {
       upstream += (upstream.empty() ? "" : ", ") + url.text();
     }
+    if (has_mirrors) upstream = std::to_string(registry["upstreams"].size()) + " in order";
     std::string identity = registry["identity"].text();
     const std::string kind = registry["identity_kind"].text();
     if (identity.empty()) {
@@ -279,17 +305,13 @@ std::string render_registries(const Reader& registries, const Style& style) {
       identity += " (" + kind + ")";
     }
     const std::string state = registry["state"].text();
-    std::string shown_state = state;
-    if (registry["paused_seconds"].number() > 0) {
-      shown_state += " for " + show_seconds(registry["paused_seconds"].number());
-    } else if (registry["retry_in_seconds"].is_number()) {
-      shown_state += ", tried again in " + show_seconds(registry["retry_in_seconds"].number());
-    }
+    const std::string shown_state = state + describe_wait(registry);
     Row row{{{registry["name"].text()},
              {upstream.empty() ? "-" : upstream},
              {identity},
              {shown_state, tone_of_state(state)}},
             {}};
+    if (has_mirrors) row.notes = describe_upstreams(registry["upstreams"]);
     if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
       row.notes.push_back({tokens, Tone::faint});
     }
@@ -300,7 +322,7 @@ std::string render_registries(const Reader& registries, const Style& style) {
       if (const std::string warning = describe_ending(credential); !warning.empty())
         row.notes.push_back({warning, Tone::caution});
     }
-    if (const std::string error = registry["last_error"].text(); !error.empty()) {
+    if (const std::string error = registry["last_error"].text(); !error.empty() && !has_mirrors) {
       row.notes.push_back({"last error: " + error, state == "ok" ? Tone::faint : Tone::bad});
     }
     rows.push_back(std::move(row));

@@ -49,29 +49,45 @@ json::value describe(const std::optional<proxy::PullQuota>& quota) {
                       {"source", quota->source}};
 }
 
+json::array describe_states(const proxy::UpstreamList& upstream) {
+  json::array all;
+  for (const auto& state : upstream.states()) {
+    all.push_back(
+        json::object{{"url", state.url},
+                     {"state", to_string(state.health)},
+                     {"paused_seconds", state.paused.count()},
+                     {"last_error", state.last_error ? json::value(state.last_error->detail)
+                                                     : json::value(nullptr)}});
+  }
+  return all;
+}
+
 json::object describe(const Config& config, const std::string& name, const std::string& identity,
-                      const proxy::Upstream& upstream) {
+                      const proxy::UpstreamList& upstream) {
+  json::array urls;
+  for (const auto& state : upstream.states()) urls.emplace_back(state.url);
   json::array tokens;
-  for (const auto& token : upstream.authorizer().tokens()) {
-    tokens.push_back(
-        json::object{{"kind", token.kind},
-                     {"expires_in_seconds", token.expires_in.count()},
-                     {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
-                                                           : json::value(nullptr)}});
-  }
   json::array credentials;
-  for (const auto& ending : upstream.authorizer().endings()) {
-    credentials.push_back(json::object{{"what", ending.what},
-                                       {"expires_in_seconds", ending.expires_in.count()},
-                                       {"near", ending.is_near()}});
+  for (const proxy::auth::Authorizer* authorizer : upstream.authorizers()) {
+    for (const auto& token : authorizer->tokens()) {
+      tokens.push_back(
+          json::object{{"kind", token.kind},
+                       {"expires_in_seconds", token.expires_in.count()},
+                       {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
+                                                             : json::value(nullptr)}});
+    }
+    for (const auto& ending : authorizer->endings()) {
+      credentials.push_back(json::object{{"what", ending.what},
+                                         {"expires_in_seconds", ending.expires_in.count()},
+                                         {"near", ending.is_near()}});
+    }
   }
-  // What the registry said comes first; else why its tokens could not be renewed.
   const auto retry_in = upstream.retry_in();
-  const proxy::UpstreamStats& stats = upstream.stats();
-  const std::optional<Error> error =
-      upstream.last_error() ? upstream.last_error() : upstream.authorizer().last_error();
+  const proxy::UpstreamStats stats = upstream.stats();
+  const std::optional<Error> error = upstream.last_error();
   return {{"name", name},
-          {"upstream", json::array{upstream.url()}},
+          {"upstream", std::move(urls)},
+          {"upstreams", describe_states(upstream)},
           {"identity", optional_text(identity)},
           {"identity_kind", identity_kind(config, identity)},
           {"state", to_string(upstream.health())},
@@ -92,8 +108,8 @@ json::object describe(const Config& config, const std::string& name, const std::
 json::array describe(const Config& config, const proxy::Registries& registries) {
   json::array all;
   for (const auto& [name, registry] : registries.used()) {
-    for (const auto& [identity, upstream] : registry->upstreams())
-      all.push_back(describe(config, name, identity, *upstream));
+    for (const auto& [identities, upstream] : registry->upstreams())
+      all.push_back(describe(config, name, identities.back(), *upstream));
   }
   for (const auto& entry : registries.configured()) {
     if (const auto used = registries.used().find(entry.name);
@@ -102,8 +118,13 @@ json::array describe(const Config& config, const proxy::Registries& registries) 
     json::array upstream;
     for (const std::string& url : entry.upstream) upstream.emplace_back(url);
     if (upstream.empty()) upstream.emplace_back("https://" + entry.name);
+    json::array upstreams;
+    for (const json::value& url : upstream)
+      upstreams.push_back(json::object{
+          {"url", url}, {"state", "idle"}, {"paused_seconds", 0}, {"last_error", nullptr}});
     all.push_back(json::object{{"name", entry.name},
                                {"upstream", std::move(upstream)},
+                               {"upstreams", std::move(upstreams)},
                                {"identity", optional_text(entry.identity)},
                                {"identity_kind", identity_kind(config, entry.identity)},
                                {"state", "idle"},
@@ -153,7 +174,8 @@ json::object describe(const cache::Scrub& scrub, Instant now) {
 std::uint64_t fetched_bytes(const proxy::Registries& registries) {
   std::uint64_t bytes = 0;
   for (const auto& [name, registry] : registries.used()) {
-    for (const auto& [identity, upstream] : registry->upstreams()) bytes += upstream->stats().bytes;
+    for (const auto& [identities, upstream] : registry->upstreams())
+      bytes += upstream->stats().bytes;
   }
   return bytes;
 }

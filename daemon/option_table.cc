@@ -285,9 +285,11 @@ constexpr Option kOptions[] = {
      .slot = [](Target t) -> std::string& { return t.registry->identity; }},
     {.table = "registry",
      .key = "upstream",
-     .grammar = Grammar::origin_url,
+     .grammar = Grammar::upstream_url,
      .list = true,
-     .help = "Where content comes from; absent: https:// and the name",
+     .help = "Where content comes from, tried in order: mirrors, and last the registry itself, to "
+             "whose origin alone its identity goes; a path stands for prefix there; absent: "
+             "https:// and the name",
      .slot = [](Target t) -> std::vector<std::string>& { return t.registry->upstream; }},
     {.table = "registry",
      .key = "prefix",
@@ -602,6 +604,8 @@ std::string accepted(const Option& option) {
       return "a registry host as written in image names, or \"*.suffix\"";
     case Grammar::origin_url:
       return "\"https://host[:port]\", or http:// written out";
+    case Grammar::upstream_url:
+      return "\"https://host[:port][/prefix]\", or http:// written out";
     case Grammar::authority:
       return "\"https://host[:port]\", or http:// with a loopback name";
     case Grammar::audience:

@@ -34,6 +34,7 @@ enum class Grammar {
   host_suffix,
   registry_name,
   origin_url,
+  upstream_url,
   authority,
   audience,
   repository_prefix,

@@ -85,6 +85,8 @@ Parsed<std::string> parse_text(const Option& option, std::string_view text,
       return parse_registry_name(text);
     case Grammar::origin_url:
       return parse_origin_url(text);
+    case Grammar::upstream_url:
+      return parse_upstream_url(text);
     case Grammar::authority:
       return parse_authority(text);
     case Grammar::audience:

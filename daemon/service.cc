@@ -124,8 +124,7 @@ proxy::HttpLimits Service::http_limits() const {
 
 proxy::auth::Place Service::place(const std::string& name,
                                   const proxy::RegistrySettings& settings) const {
-  const std::string text =
-      settings.upstream.empty() ? "https://" + name : settings.upstream.front();
+  const std::string text = settings.upstream.empty() ? "https://" + name : settings.upstream.back();
   // Docker Hub's registry has another host than its name.
   const proxy::Url base = value_or_throw(
       proxy::Url::parse(text == "https://docker.io" ? "https://registry-1.docker.io" : text));

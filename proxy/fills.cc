@@ -140,6 +140,7 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Registry& registry, std::uint64_t
   const bool wrong = error->code == Errc::digest_invalid || error->code == Errc::upstream_nonsense;
   if (wrong && transfer.joined() && joined_wrong_.size() < max_joined_wrong)
     joined_wrong_.insert(fill.digest);
+  if (wrong) registry.upstream(fill.repository).doubt();
   writer->abandon(*error);
   throw Failure(*error);
 }

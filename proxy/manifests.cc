@@ -208,6 +208,8 @@ asio::awaitable<cache::ManifestPtr> Manifests::fetch_once(RegistryPtr registry,
   auto manifest =
       check_manifest(response->headers().get("Content-Type"), std::move(bytes), reference.digest(),
                      response->headers().get("Docker-Content-Digest"));
+  if (!manifest && registry->upstream(repository).doubt())
+    co_return co_await fetch_once(registry, std::move(repository), std::move(reference));
   if (!manifest)
     throw Failure(manifest.error().code, describe(*registry, repository, reference.to_string()) +
                                              ": " + manifest.error().detail);

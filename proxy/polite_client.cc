@@ -97,7 +97,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest re
       }
       continue;  // Into the pause, if that is worth waiting for.
     }
-    if (may_retry(verdict, ++failures, clock_.now() - began) && budget_.take(clock_.now())) {
+    if (manner.may_repeat && may_retry(verdict, ++failures, clock_.now() - began) &&
+        budget_.take(clock_.now())) {
       leg.response.reset();
       ++stats_->retries;
       co_await clock_.sleep_for(random_.between(0ns, backoff_bound(failures)));

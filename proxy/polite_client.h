@@ -45,6 +45,8 @@ class PoliteClient {
     Patience* patience = nullptr;
     // Small and idempotent: a second request goes out if the answer is late.
     bool may_hedge = false;
+    // Sent again after a passing trouble; false where somebody else can be asked.
+    bool may_repeat = true;
   };
   // The least wait before a second request, however fast the host usually is.
   static constexpr std::chrono::milliseconds least_hedge_delay{200};

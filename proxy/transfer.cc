@@ -63,7 +63,8 @@ class Transfer::Working {
   Transfer& transfer_;
 };
 
-Transfer::Transfer(asio::any_io_executor loop, Settings settings, Upstream& upstream, Clock& clock)
+Transfer::Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& upstream,
+                   Clock& clock)
     : settings_(std::move(settings)),
       upstream_(upstream),
       clock_(clock),
@@ -130,7 +131,7 @@ void Transfer::check_validator(const HttpResponse& response) {
   ++answers_;
   const std::string validator(response.headers().get("ETag"));
   if (validator.empty() || validator.starts_with("W/")) return;
-  const std::string server = place_->url ? place_->url->origin().to_string() : std::string();
+  const std::string server = place_->server();
   const auto [known, first] = validators_.emplace(server, validator);
   if (!first && known->second != validator)
     throw Failure(Errc::upstream_nonsense, upstream_.url() + " changed " +

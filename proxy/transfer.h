@@ -20,7 +20,7 @@
 #include "cache/event.h"
 #include "cache/task_group.h"
 #include "proxy/segments.h"
-#include "proxy/upstream.h"
+#include "proxy/upstream_list.h"
 
 namespace staithe::proxy {
 
@@ -37,7 +37,7 @@ class Transfer {
   };
 
   // `upstream` and `clock` outlive it.
-  Transfer(asio::any_io_executor loop, Settings settings, Upstream& upstream, Clock& clock);
+  Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& upstream, Clock& clock);
   // run() has ended.
   ~Transfer();
 
@@ -99,7 +99,7 @@ class Transfer {
   void note_bytes(std::size_t bytes);
 
   Settings settings_;
-  Upstream& upstream_;
+  UpstreamList& upstream_;
   Clock& clock_;
   std::shared_ptr<Upstream::Place> place_ = std::make_shared<Upstream::Place>();
   std::map<std::string, std::string> validators_;  // by the server that sent it

@@ -27,6 +27,7 @@ bool is_content(int status) { return status == 200 || status == 206; }
 
 // What may be asked twice if the answer is late: small, and the same however often it is asked.
 bool may_hedge(const Upstream::Ask& ask) {
+  if (ask.has_next) return false;  // The next one is the second request.
   return ask.method == "HEAD" || ask.what.starts_with("manifests/");
 }
 
@@ -208,8 +209,9 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
     if (at_home && authorization)
       asked.headers.add("Authorization", std::string(authorization->reveal()));
     PoliteClient& client = at_home ? home_ : elsewhere_;
-    auto response = co_await client.send(
-        std::move(asked), {.patience = &patience, .may_hedge = at_home && may_hedge(ask)});
+    auto response = co_await client.send(std::move(asked), {.patience = &patience,
+                                                            .may_hedge = at_home && may_hedge(ask),
+                                                            .may_repeat = !ask.has_next});
     if (at_home) {
       if (auto quota = pull_quota(response->headers())) quota_ = std::move(quota);
     }
@@ -244,7 +246,8 @@ asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& as
   };
   std::unique_ptr<HttpResponse> response;
   try {
-    response = co_await elsewhere_.send(request(ask, url), {.patience = &patience});
+    response = co_await elsewhere_.send(request(ask, url),
+                                        {.patience = &patience, .may_repeat = !ask.has_next});
   } catch (...) {
     forget();
     throw;
@@ -263,6 +266,10 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
                       .body = {},
                       .ca_file = settings_.ca_file,
                       .limits = settings_.limits};
+  if (ask.has_next) {
+    request.limits.connect = std::min(request.limits.connect, mirror_connect);
+    request.limits.first_byte = std::min(request.limits.first_byte, mirror_first_byte);
+  }
   if (!ask.accept.empty()) request.headers.add("Accept", ask.accept);
   if (!ask.range.empty()) request.headers.add("Range", ask.range);
   return request;

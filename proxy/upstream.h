@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cache/clock.h"
 #include "cache/digest.h"
@@ -33,6 +34,11 @@ const char* to_string(Health health);
 
 // The kernel's chance, for those who have no other to hand in.
 Random& system_random();
+
+// How long a mirror may keep a request that another upstream could answer; never more than [limits]
+// say. Two round trips to another continent, with TLS, fit into the first.
+constexpr std::chrono::milliseconds mirror_connect{1'000};
+constexpr std::chrono::milliseconds mirror_first_byte{3'000};
 
 class Upstream {
  public:
@@ -58,6 +64,16 @@ class Upstream {
   // once it answers anything but 200 or 206, and then the registry is asked anew.
   struct Place {
     std::optional<Url> url;
+    // Of an UpstreamList: one for each of its upstreams, so that no range ever goes to a place that
+    // another of them gave; and which of them the transfer is with.
+    std::vector<std::shared_ptr<Place>> each = {};
+    std::optional<std::size_t> with = {};
+    // Whose the last answer was: what a validator says holds among answers of one server.
+    std::string server() const {
+      const bool listed = with && *with < each.size() && each[*with];
+      if (listed) return std::to_string(*with) + " " + each[*with]->server();
+      return url ? url->origin().to_string() : std::string();
+    }
   };
 
   struct Ask {
@@ -69,6 +85,9 @@ class Upstream {
     // Waits out a short pause that upstream asks for; false where a stale answer is at hand.
     bool patient = true;
     std::shared_ptr<Place> place = {};
+    // Another upstream is asked if this one does not answer soon (UpstreamList): it gets
+    // mirror_connect and mirror_first_byte at most, and nothing is waited out or repeated for it.
+    bool has_next = false;
   };
   // A final response (no redirect; a 401 only after the repeat; never a 429). Throws Failure:
   // unreachable, upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked
@@ -106,6 +125,7 @@ class Upstream {
   const auth::Authorizer& authorizer() const { return *authorizer_; }
   std::string url() const { return settings_.base.origin().to_string(); }
   const UpstreamStats& stats() const { return *stats_; }
+  Clock& clock() const { return clock_; }
 
  private:
   // Every request goes through one of these.

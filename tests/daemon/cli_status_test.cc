@@ -72,6 +72,26 @@ TEST(Status, SaysWhyTheCacheDoesNotStore) {
   EXPECT_THAT(text, HasSubstr("  the disk is full: free it\n"));
 }
 
+TEST(Status, ShowsHowEachMirrorFares) {
+  json::value status = json::parse(kSample);
+  json::object& registry = status.at("registries").at(1).as_object();
+  registry["state"] = "ok";
+  registry["paused_seconds"] = 0;
+  registry["last_error"] = "nobody is at home";
+  registry["upstream"] = json::array{"http://127.0.0.1:30020", "https://registry-1.docker.io"};
+  registry["upstreams"] = json::parse(R"([
+    {"url":"http://127.0.0.1:30020","state":"unreachable","paused_seconds":0,
+     "last_error":"nobody is at home"},
+    {"url":"https://registry-1.docker.io","state":"throttled","paused_seconds":42,
+     "last_error":null}])");
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("docker.io           2 in order"));
+  EXPECT_THAT(text, HasSubstr("1. http://127.0.0.1:30020: unreachable; last error: nobody is at "
+                              "home\n"));
+  EXPECT_THAT(text, HasSubstr("2. https://registry-1.docker.io: throttled for 42s\n"));
+  EXPECT_EQ(text.find("nobody is at home"), text.rfind("nobody is at home")) << "said once";
+}
+
 TEST(Status, ShowsHowFarTheScrubIs) {
   json::value status = json::parse(kSample);
   json::object& cache = status.at("cache").as_object();

@@ -84,8 +84,8 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   ASSERT_EQ(registries.size(), 2U);  // One was asked for, one is only configured.
   for (const auto& registry : registries) {
     for (const char* key :
-         {"name", "upstream", "identity", "identity_kind", "state", "paused_seconds", "last_error",
-          "last_error_class", "tokens", "credentials"})
+         {"name", "upstream", "upstreams", "identity", "identity_kind", "state", "paused_seconds",
+          "last_error", "last_error_class", "tokens", "credentials"})
       EXPECT_TRUE(registry.as_object().contains(key)) << key;
   }
   EXPECT_EQ(registries.at(0).at("name").as_string(), "r.example");

@@ -423,8 +423,7 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
       {"[limits]\nconnections_per_user = 2000", "limits.connections_per_user"},
       {registry + "verify_callers = true", "verify_callers"},
       {registry + "[registry.access]\nusers = ['a']", "access.users"},
-      {registry + "[registry.access]\ngroups = ['docker']", "access.groups"},
-      {registry + "upstream = ['https://a.example', 'https://b.example']", "upstream"}};
+      {registry + "[registry.access]\ngroups = ['docker']", "access.groups"}};
   for (const auto& [toml, key] : cases) {
     const std::string fault = only_fault(toml);
     EXPECT_THAT(fault, HasSubstr(key + ": ")) << toml;

@@ -240,7 +240,8 @@ class House {
   }
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& entry) {
-    proxy::Url base = *proxy::Url::parse("https://" + name);
+    proxy::Url base =
+        *proxy::Url::parse(entry.upstream.empty() ? "https://" + name : entry.upstream.front());
     const proxy::RedirectPolicy redirects{
         .registry = base.origin(), .data_hosts = entry.data_hosts, .acr_suffixes = {}};
     return std::make_unique<proxy::Upstream>(

@@ -56,7 +56,7 @@ TEST(Trouble, WhileUpstreamIsAwayMissesAreRefusedWithoutAskingIt) {
   house.upstream.on("https://r.example", {Reply::failure(Errc::unreachable, "nobody there")});
   house.get(manifest);
   house.get(manifest);
-  const Upstream& upstream = *house.registries.find("r.example")->upstreams().begin()->second;
+  const UpstreamList& upstream = *house.registries.find("r.example")->upstreams().begin()->second;
   ASSERT_TRUE(upstream.retry_in());
   const std::size_t before = house.upstream.asked().size();
   const std::uint64_t refused = upstream.stats().refused;
