@@ -45,6 +45,7 @@ TEST(Defaults, AreThoseOfTheInterfaceContract) {
   EXPECT_DOUBLE_EQ(config.cache.min_free.share, 0.05);
   EXPECT_EQ(config.freshness.tag_ttl, 0s);
   EXPECT_EQ(config.freshness.serve_stale, milliseconds(7 * 24h));
+  EXPECT_EQ(config.freshness.serve_gone, 0s);
   const proxy::Limits& limits = config.proxy.limits;
   EXPECT_EQ(limits.connections, 10'000u);
   EXPECT_EQ(limits.header_timeout, 10s);
@@ -368,7 +369,8 @@ TEST(Options, RefuseBadValuesAndNameKeyLineAndRemedy) {
        {{"tag_ttl = 0", "tag_ttl", "a string with a unit"},
         {"tag_ttl = '366d'", "tag_ttl", "0s to 365d"},
         {"serve_stale = 'forever'", "serve_stale", "not a duration"},
-        {"serve_stale = false", "serve_stale", "accepted"}}},
+        {"serve_stale = false", "serve_stale", "accepted"},
+        {"serve_gone = '-1s'", "serve_gone", "accepted"}}},
       {"limits",
        {{"connections = 0", "connections", "1 to 1000000"},
         {"connections = -5", "connections", "1 to 1000000"},
@@ -420,7 +422,6 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
   const std::string registry = "[[registry]]\nname = 'r.example'\n";
   const std::vector<std::pair<std::string, std::string>> cases{
       {"[listen]\nmetrics = '127.0.0.1:9464'", "listen.metrics"},
-      {"[limits]\nconnections_per_user = 2000", "limits.connections_per_user"},
       {registry + "segments = 4", "segments"},
       {registry + "verify_callers = true", "verify_callers"},
       {registry + "[registry.access]\nusers = ['a']", "access.users"},
