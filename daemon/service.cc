@@ -79,7 +79,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
           [this](const std::string& name, const proxy::RegistrySettings& settings,
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
       fills_(loop_, store_, clock_),
-      proxy_(loop_, registries_, store_, fills_, tasks_),
+      proxy_(loop_, registries_, store_, fills_, tasks_, clock_),
       credentials_(
           {.loop = loop_,
            .config = config_,

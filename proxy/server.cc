@@ -1,5 +1,6 @@
 #include "proxy/server.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -8,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -247,8 +249,10 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
   // A server that keeps none for others is the one that they are kept for.
-  const bool too_few = limits_.kept_descriptors > 0 &&
-                       (short_of_descriptors || leaves_too_few(fd, limits_.kept_descriptors));
+  if (limits_.kept_descriptors > 0 &&
+      (short_of_descriptors || leaves_too_few(fd, limits_.kept_descriptors)))
+    most_by_descriptors_ = std::min(crowd_.size(), most_by_descriptors_.value_or(crowd_.size()));
+  const bool too_few = most_by_descriptors_ && crowd_.size() >= *most_by_descriptors_;
   const Peer user = peer_of(fd);
   const Crowd::Decision decision = crowd_.decide(user, too_few);
   switch (decision.verdict) {
@@ -350,6 +354,27 @@ void Server::keep_spares() {
   }
 }
 
+// A number says how many are in use only while there are no holes below it, and those who give way
+// leave some. So while they are short, they are counted.
+void Server::count_descriptors() {
+  if (!most_by_descriptors_) return;
+  rlimit limit{};
+  DIR* const all = ::opendir("/proc/self/fd");
+  if (!all) return;
+  std::size_t used = 0;
+  while (::readdir(all)) ++used;
+  ::closedir(all);
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    most_by_descriptors_.reset();
+    return;
+  }
+  used -= std::min<std::size_t>(used, 3);  // ".", ".." and this one
+  const std::size_t room = crowd_.size() + limit.rlim_cur;
+  const std::size_t taken = used + limits_.kept_descriptors;
+  most_by_descriptors_ = room > taken ? room - taken : 0;
+  if (*most_by_descriptors_ >= limits_.connections) most_by_descriptors_.reset();
+}
+
 Server::Figures Server::figures() const {
   Figures figures = figures_;
   figures.open = crowd_.size();
@@ -386,6 +411,7 @@ asio::awaitable<void> Server::sweep() {
       if (now >= refused.until) ::shutdown(refused.socket.native_handle(), SHUT_RDWR);
     }
     keep_spares();
+    count_descriptors();
   }
 }
 

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -113,6 +114,7 @@ class Server {
   asio::awaitable<void> see_off(std::list<Refused>::iterator refused);
   void note_refusal(Reason reason, Peer user);
   void keep_spares();
+  void count_descriptors();
   asio::awaitable<void> serve(std::list<Connection>::iterator connection);
   asio::awaitable<void> sweep();
 
@@ -125,6 +127,8 @@ class Server {
   std::list<Connection> connections_;
   std::list<Refused> refused_;
   std::vector<int> spares_;
+  // Since descriptors ran short: how many connections there is room for.
+  std::optional<std::size_t> most_by_descriptors_;
   Figures figures_;
   std::array<SteadyTime, 3> next_report_{};  // by Reason
   TaskGroup tasks_;
