@@ -81,7 +81,7 @@ def main() -> None:
         port = free_port()
         node.config["listen"]["registry"].append(f"127.0.0.1:{port}")
         most = asked.connections + 100
-        node.config["limits"] = {"connections": most, **limits(most)}
+        node.config["limits"] = {"connections": most, "connections_per_user": most}
         node.config["log"] = {"level": "info", "format": "text"}
         node.start()
         try:
@@ -105,18 +105,12 @@ def main() -> None:
             print(f"RSS per idle connection: {(crowded - alone) * 1024 / len(idle):.0f} bytes")
             for client in idle:
                 client.close()
-            show("after they have left", latencies(busy, path, asked.hits),
-                 resident_kib(node.process.pid))
+            after = latencies(busy, path, asked.hits)
+            show("after they have left", after, resident_kib(node.process.pid))
         finally:
             node.stop()
             origin.close()
 
-
-def limits(most: int) -> dict[str, int]:
-    return {"connections_per_user": most} if PER_USER else {}
-
-
-PER_USER = True
 
 if __name__ == "__main__":
     main()

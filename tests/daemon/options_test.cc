@@ -204,8 +204,10 @@ scrub_interval = "0s"
 [freshness]
 tag_ttl = "30s"
 serve_stale = "1d"
+serve_gone = "2h"
 [limits]
 connections = 500
+connections_per_user = 50
 header_timeout = "1s"
 idle_timeout = "2s"
 upstream_connect = "3s"
@@ -267,7 +269,9 @@ kind = "anonymous"
   EXPECT_EQ(config.cache.min_free.bytes, 1u << 20);
   EXPECT_EQ(config.freshness.tag_ttl, 30s);
   EXPECT_EQ(config.freshness.serve_stale, 24h);
+  EXPECT_EQ(config.freshness.serve_gone, 2h);
   EXPECT_EQ(config.proxy.limits.connections, 500u);
+  EXPECT_EQ(config.proxy.limits.connections_per_user, 50u);
   EXPECT_EQ(config.proxy.limits.header_timeout, 1s);
   EXPECT_EQ(config.proxy.limits.idle_timeout, 2s);
   EXPECT_EQ(config.proxy.limits.upstream_connect, 3s);
@@ -295,6 +299,7 @@ kind = "anonymous"
   EXPECT_EQ(registry.max_connections, 3u);
   EXPECT_EQ(registry.freshness.tag_ttl, 1min) << "its own";
   EXPECT_EQ(registry.freshness.serve_stale, 24h) << "inherited";
+  EXPECT_EQ(registry.freshness.serve_gone, 2h) << "inherited";
   ASSERT_THAT(registry.identity_for, SizeIs(2));
   EXPECT_EQ(registry.identity_for[1].prefix, "team-a/deep/");
   EXPECT_EQ(registry.identity_for[1].identity, "none");

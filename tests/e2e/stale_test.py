@@ -53,6 +53,26 @@ class Stale(LabTest):
         self.assertIn(staithed.get(TAG).status, (502, 503, 504))
         self.assertEqual(staithed.get(TAG, "HEAD").status, 200)
 
+    def test_a_token_service_that_is_down_is_no_failure_of_what_is_cached(self) -> None:
+        busy = {"status": 503, "body": "busy"}
+        for name, down, faults in (
+            ("metadata service", ["imds"], ()),
+            ("token endpoint", [], ({"role": "acr", "path": "/oauth2/", "action": busy},)),
+        ):
+            with self.subTest(name):
+                self.lab.azure.set(down=[])
+                self.lab.azure.faults()
+                staithed = self.lab.staithed.start()
+                fresh = self.pull()
+                staithed.stop()  # Tokens are in memory alone.
+                self.lab.azure.set(down=down)
+                self.lab.azure.faults(*faults)
+                staithed.start()
+                stale = staithed.get(TAG)
+                self.assertEqual(stale.body, fresh.body)
+                self.assertIn("fwd=stale", stale.headers["Cache-Status"])
+                staithed.stop()
+
     def is_stale_copy_of(self, fresh) -> None:
         for method in ("HEAD", "GET"):
             started = time.monotonic()
