@@ -163,7 +163,9 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::s
   const Freshness& freshness = registry->settings().freshness;
   const auto seen = store_.tag(scope, tag);
   const bool usable = seen && store_.link_age(scope, seen->digest).has_value();
-  if (usable && seen->age < freshness.tag_ttl) {
+  // However long a tag is trusted, the right to it is looked after in time.
+  const auto trusted = std::min<std::chrono::milliseconds>(freshness.tag_ttl, authorization_bound);
+  if (usable && seen->age < trusted) {
     if (auto manifest = co_await store_.manifest(seen->digest))
       co_return Found{.manifest = std::move(manifest), .outcome = Outcome::hit, .age = seen->age};
   }

@@ -31,7 +31,8 @@ namespace {
 constexpr int accept_backlog = 1024;
 // Out of descriptors or memory: wait for connections to end instead of spinning on accept().
 constexpr auto accept_pause = std::chrono::milliseconds(100);
-// Of those that are refused, so many may take a moment each to read why; more are closed at once.
+// Of those that are refused, so many may take a moment each to ask and to read why; more are told
+// so and closed at once.
 constexpr std::size_t most_refused_at_once = 64;
 constexpr auto time_to_read_refusal = std::chrono::seconds(1);
 // A crowd that is refused is one line in the log, for each reason.
@@ -293,24 +294,30 @@ void Server::refuse(Socket socket, Reason reason, Peer user) {
                          " connections (limits.connections) are taken; come again"
                    : std::string("this daemon is short of file descriptors; come again");
   }
-  const std::string text = refusal(sentence);
-  const int fd = socket.native_handle();
-  if (::send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return;
-  if (refused_.size() >= most_refused_at_once) return;
-  // Closing now would reset what it is about to send, and with it the answer.
-  ::shutdown(fd, SHUT_WR);
+  std::string text = refusal(sentence);
+  if (refused_.size() >= most_refused_at_once) {
+    ::send(socket.native_handle(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return;
+  }
   const auto refused = refused_.insert(
       refused_.end(), {.socket = std::move(socket),
                        .until = std::chrono::steady_clock::now() + time_to_read_refusal});
-  asio::co_spawn(loop_, see_off(refused), [](std::exception_ptr) {});
+  asio::co_spawn(loop_, see_off(refused, std::move(text)), [](std::exception_ptr) {});
 }
 
-asio::awaitable<void> Server::see_off(std::list<Refused>::iterator refused) {
-  std::array<char, 1024> rest;
-  for (;;) {
+// The answer follows the beginning of a request: Go's HTTP client takes one that is there before it
+// for a fault of the connection. Closing at once would reset what the client still sends, and with
+// it the answer.
+asio::awaitable<void> Server::see_off(std::list<Refused>::iterator refused, std::string text) {
+  std::array<char, 1024> request;
+  for (bool answered = false;; answered = true) {
     const auto [error, n] = co_await refused->socket.async_read_some(
-        asio::buffer(rest), asio::as_tuple(asio::use_awaitable));
+        asio::buffer(request), asio::as_tuple(asio::use_awaitable));
     if (error) break;
+    const int fd = refused->socket.native_handle();
+    if (answered) continue;
+    if (::send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) break;
+    ::shutdown(fd, SHUT_WR);
   }
   refused_.erase(refused);
   changed_.notify_all();

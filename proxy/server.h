@@ -111,7 +111,7 @@ class Server {
   // Lets the newcomer in, or not; `short_of_descriptors`: it came by a spare one.
   void receive(Socket socket, bool tcp, bool short_of_descriptors);
   void refuse(Socket socket, Reason reason, Peer user);
-  asio::awaitable<void> see_off(std::list<Refused>::iterator refused);
+  asio::awaitable<void> see_off(std::list<Refused>::iterator refused, std::string text);
   void note_refusal(Reason reason, Peer user);
   void keep_spares();
   void count_descriptors();

@@ -231,6 +231,18 @@ TEST_F(Freshly, ATagIsAskedForOnceItsTimeHasPassed) {
   EXPECT_EQ(house.upstream.asked().back().method, "HEAD");
 }
 
+TEST_F(Freshly, ATagIsAskedForWithinTheBoundHoweverLongItIsTrusted) {
+  configure({.tag_ttl = 30 * 24h});
+  play(bytes);
+  ASSERT_EQ(house.get(tag_path).status, 200);
+  house.clock.pass(authorization_bound - 30s);
+  EXPECT_EQ(house.get(tag_path).status, 200);
+  EXPECT_EQ(asked(), 1U);
+  house.clock.pass(30s);
+  play_status(403);
+  EXPECT_EQ(house.get(tag_path).status, 403);
+}
+
 TEST_F(Freshly, ATagIsServedStaleWhatTheFailureMayBeAndSaysWhyAndHowOldItIs) {
   for (const Errc code : {Errc::unreachable, Errc::upstream_failed, Errc::throttled,
                           Errc::upstream_nonsense, Errc::identity_missing, Errc::firewall}) {
