@@ -115,6 +115,14 @@ class PerUser(Connections):
         self.wait_until_open(19)
         self.assertEqual(exchange(self.tcp, LAST).status, 200)
 
+    def test_who_is_refused_and_says_nothing_is_ended(self) -> None:
+        self.start(connections_per_user=5)
+        self.idle(5)
+        silent = [self.connect() for _ in range(100)]
+        told = [client.recv(4096) for client in silent]
+        self.assertEqual({text[:12] for text in told}, {b"", b"HTTP/1.1 503"})
+        self.assertEqual(self.figures()["open"], 5)
+
     @needs_root
     def test_the_others_do_not_notice(self) -> None:
         self.start(connections_per_user=20)
