@@ -188,6 +188,20 @@ json::value seconds_since(const Clock& clock, std::int64_t unix_seconds) {
   return std::max<std::int64_t>(0, now.count() - unix_seconds);
 }
 
+json::object describe(const proxy::Server::Figures& connections) {
+  return {{"open", connections.open},
+          {"users", connections.users},
+          {"accepted", connections.accepted},
+          {"refused", json::object{{"user", connections.refused_user},
+                                   {"full", connections.refused_full},
+                                   {"descriptors", connections.refused_descriptors},
+                                   {"address", connections.refused_address}}},
+          {"shed", connections.shed},
+          {"ended", json::object{{"idle", connections.ended_idle},
+                                 {"head", connections.ended_head},
+                                 {"slow", connections.ended_slow}}}};
+}
+
 json::array describe(const std::vector<cache::Store::NextVictim>& victims, const Clock& clock) {
   json::array all;
   for (const auto& victim : victims) {
@@ -244,6 +258,8 @@ json::object Control::status() const {
                                {"bytes_served", traffic.bytes_served},
                                {"bytes_saved", traffic.bytes_saved},
                                {"bytes_fetched", fetched_bytes(sources_.registries)}}},
+      {"connections",
+       describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},
       {"fills", describe(sources_.fills)}};

@@ -21,6 +21,7 @@
 #include "proxy/fills.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
+#include "proxy/server.h"
 
 namespace staithe::daemon {
 
@@ -38,6 +39,8 @@ class Control final : public proxy::Handler {
     Credentials& credentials;
     Verifier& verifier;
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
+    // Of the registry's listeners.
+    std::function<proxy::Server::Figures()> connections = {};
   };
   explicit Control(Sources sources)
       : sources_(sources),

@@ -23,6 +23,12 @@ constexpr unsigned restricted_control_mode = 0666;
 constexpr unsigned registry_mode = 0666;
 // A node that starts asks for many images at once, each by a helper of its own.
 constexpr std::size_t control_connections = 1024;
+// Where everybody may connect, nobody can keep the others out.
+constexpr std::size_t control_connections_per_user = 512;
+// Of the process's descriptors, what clients of the registry may not take: for blobs, upstream, the
+// index and the control socket, whose own connections come out of these.
+constexpr rlim_t kept_descriptors = 256;
+constexpr std::size_t control_spare_descriptors = 8;
 constexpr std::size_t control_body_bytes = 64 * 1024;
 
 void report_store(std::string_view event, std::string_view sentence) {
@@ -73,7 +79,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
           [this](const std::string& name, const proxy::RegistrySettings& settings,
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
       fills_(loop_, store_, clock_),
-      proxy_(loop_, registries_, store_, fills_, tasks_),
+      proxy_(loop_, registries_, store_, fills_, tasks_, clock_),
       credentials_(
           {.loop = loop_,
            .config = config_,
@@ -102,16 +108,21 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .access = access_,
                 .credentials = credentials_,
                 .verifier = verifier_,
-                .reload = [this] { return reload(); }}),
+                .reload = [this] { return reload(); },
+                .connections = [this] { return registry_server_.figures(); }}),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
+                        .connections_per_user = config_.proxy.limits.connections_per_user,
                         .connection = {.header_timeout = config_.proxy.limits.header_timeout,
-                                       .idle_timeout = config_.proxy.limits.idle_timeout}},
+                                       .idle_timeout = config_.proxy.limits.idle_timeout},
+                        .kept_descriptors = kept_descriptors},
                        proxy_, store_.disk_pool()),
-      control_server_(
-          loop_,
-          {.connections = control_connections, .connection = {.body_bytes = control_body_bytes}},
-          control_, store_.disk_pool()),
+      control_server_(loop_,
+                      {.connections = control_connections,
+                       .connections_per_user = control_connections_per_user,
+                       .connection = {.body_bytes = control_body_bytes},
+                       .spare_descriptors = control_spare_descriptors},
+                      control_, store_.disk_pool()),
       stop_asked_(loop_) {}
 
 Service::~Service() = default;

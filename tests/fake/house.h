@@ -5,7 +5,8 @@
 //   house.upstream.on("https://r.example/v2/app/blobs/" + digest, ...);
 //   const Answer answer = house.get("/v2/r.example/app/blobs/" + digest);
 //
-// Time is the machine's, because disk work runs on real threads; tests order things by gates.
+// Time is the machine's, because disk work runs on real threads; tests order things by gates, and
+// let hours pass at once by house.clock.pass().
 #pragma once
 
 #include <boost/asio/connect.hpp>
@@ -83,7 +84,7 @@ class House {
                    [this](const std::string& name, const proxy::RegistrySettings& entry,
                           const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
-        proxy(io.get_executor(), registries, store, fills, tasks_),
+        proxy(io.get_executor(), registries, store, fills, tasks_, clock),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
                 store.disk_pool()) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
@@ -206,7 +207,7 @@ class House {
   }
 
   asio::io_context io{1};
-  HurriedClock clock;
+  PassingClock clock;
 
  private:
   static void ignore(std::string_view, std::string_view) {}
