@@ -117,6 +117,21 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
   co_return outcome;
 }
 
+asio::awaitable<std::shared_ptr<cache::Blob>> Blobs::want(RegistryPtr registry,
+                                                          std::string repository,
+                                                          cache::Digest digest) {
+  const std::string scope = scope_of(*registry, repository);
+  if (store_.size_of_blob(digest) && !fills_.admits(digest, scope)) {
+    if (co_await shown(registry, repository, digest) == Shown::by_upstream) {
+      fills_.admit(digest, scope);
+      store_.link(scope, digest);
+    }
+    if (store_.object(digest)) co_return nullptr;
+  }
+  bool started = false;
+  co_return co_await fills_.open(registry, std::move(repository), digest, started);
+}
+
 asio::awaitable<Blobs::Shown> Blobs::shown(RegistryPtr registry, std::string repository,
                                            cache::Digest digest) {
   const std::string scope = scope_of(*registry, repository);
