@@ -3,7 +3,9 @@
 
 #include <boost/json/value.hpp>
 #include <string>
+#include <string_view>
 
+#include "daemon/json_reader.h"
 #include "daemon/terminal.h"
 
 namespace staithe::daemon {
@@ -11,5 +13,14 @@ namespace staithe::daemon {
 // Pure. Takes any JSON: what is missing or of another type is left out, what comes from outside is
 // escaped, every line fits `style.columns` from 40 columns on.
 std::string render_status(const boost::json::value& status, const Style& style);
+
+// Pieces that other commands show too. Pure.
+//
+// Of a daemon, its cache or a registry.
+Tone tone_of_state(std::string_view state);
+// Tokens of one kind together: how many, and when the first of them expires and is renewed.
+std::string describe_tokens(const JsonReader& tokens);
+// A warning about something that a person has to renew soon, or nothing.
+std::string describe_ending(const JsonReader& credential);
 
 }  // namespace staithe::daemon
