@@ -126,7 +126,7 @@ int watch_status(const CliContext& context, const std::filesystem::path& socket,
       // The window may have another size by now.
       const Terminal terminal = screen ? Terminal::of_stdout() : context.terminal;
       const std::string text =
-          status ? render_status(*status, terminal.style)
+          status ? render_status(*status, terminal.style, Order::transfers_first)
                  : paragraph({status.error().message, Tone::bad}, 0, terminal.style);
       if (screen) {
         screen->draw(text, terminal.rows);

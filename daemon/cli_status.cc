@@ -245,13 +245,16 @@ std::string describe_ending(const Reader& credential) {
          (left > 0 ? " ends in " + show_seconds(left) : " has ended");
 }
 
-std::string render_status(const json::value& value, const Style& style) {
+std::string render_status(const json::value& value, const Style& style, Order order) {
   const Reader status(&value);
+  std::vector<std::string> sections{
+      render_cache(status["cache"], style), render_traffic(status["traffic"], style),
+      render_registries(status["registries"], style), render_fills(status["fills"], style),
+      render_warms(status["warm"], style)};
+  // What moves: the last two.
+  if (order == Order::transfers_first) std::ranges::rotate(sections, sections.end() - 2);
   std::string text = render_daemon(status, style);
-  for (const std::string& section :
-       {render_cache(status["cache"], style), render_traffic(status["traffic"], style),
-        render_registries(status["registries"], style), render_fills(status["fills"], style),
-        render_warms(status["warm"], style)}) {
+  for (const std::string& section : sections) {
     if (!section.empty()) text += "\n" + section;
   }
   return text;

@@ -12,7 +12,12 @@ namespace staithe::daemon {
 
 // Pure. Takes any JSON: what is missing or of another type is left out, what comes from outside is
 // escaped, every line fits `style.columns` from 40 columns on.
-std::string render_status(const boost::json::value& status, const Style& style);
+enum class Order {
+  transfers_last,   // what is under way stands where the eye is after the command
+  transfers_first,  // and where a screen that is too small does not cut it off
+};
+std::string render_status(const boost::json::value& status, const Style& style,
+                          Order order = Order::transfers_last);
 
 // Pieces that other commands show too. Pure.
 //

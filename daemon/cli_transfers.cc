@@ -58,11 +58,11 @@ std::string render_fills(const JsonReader& fills, const Style& style) {
              {registry + (registry.empty() ? "" : "/") + fill["repository"].text()},
              {bar(total > 0 ? bytes / total : 0, bar_columns, style)},
              {total > 0 ? show_percent(bytes, total) : "?"},
-             {amount(bytes, total)},
              {counted(fill["readers"], "reader")}},
             {}};
-    if (const std::string pace = describe_pace(fill); !pace.empty())
-      row.notes.push_back({pace, Tone::faint});
+    // Below, so that the name has room.
+    const std::string pace = describe_pace(fill);
+    row.notes.push_back({amount(bytes, total) + (pace.empty() ? "" : ", " + pace), Tone::faint});
     rows.push_back(std::move(row));
   }
   text += table(rows, indent, style);

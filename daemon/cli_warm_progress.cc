@@ -8,14 +8,19 @@
 namespace staithe::daemon {
 namespace {
 
-constexpr std::size_t bar_columns = 20;
-constexpr std::size_t short_digest = 19;  // "sha256:" and twelve digits
+// So that digest, bar, amounts and pace have 80 columns.
+constexpr std::size_t bar_columns = 12;
+constexpr std::size_t digest_columns = 12;
 constexpr std::size_t most_errors = 1'000;
 // Before that a speed says nothing.
 constexpr double least_seconds = 0.5;
 
 std::string fitted(const std::string& text, const Style& style) {
   return style.columns > 0 ? fit(text, style.columns, style) : text;
+}
+
+std::string short_digest(std::string_view digest) {
+  return std::string(digest.substr(digest.find(':') + 1).substr(0, digest_columns));
 }
 
 std::string pace(double speed, double left) {
@@ -25,9 +30,9 @@ std::string pace(double speed, double left) {
 
 }  // namespace
 
-double WarmProgress::Blob::speed(double seconds) const {
+double WarmProgress::Blob::speed() const {
   if (told_speed > 0) return told_speed;
-  const double passed = seconds - first_seconds;
+  const double passed = last_seconds - first_seconds;
   return passed < least_seconds ? 0 : std::max(bytes - first_bytes, 0.0) / passed;
 }
 
@@ -62,6 +67,7 @@ void WarmProgress::add(const boost::json::value& value, double seconds) {
     }
     blob.image = name;
     blob.bytes = bytes;
+    blob.last_seconds = seconds;
     blob.total = total;
     blob.told_speed = std::max(line["bytes_per_second"].number(), 0.0);
     return;
@@ -75,12 +81,11 @@ std::vector<std::string> WarmProgress::bars(double seconds, const Style& style) 
   std::vector<std::string> lines;
   for (const auto& [digest, blob] : blobs_) {
     const double part = blob.total > 0 ? std::min(blob.bytes / blob.total, 1.0) : 0;
-    lines.push_back(
-        fitted(bar(part, bar_columns, style) + "  " + show_percent(blob.bytes, blob.total) + "  " +
-                   digest.substr(0, short_digest) + "  " + show_bytes(blob.bytes) + " of " +
-                   show_bytes(blob.total) + pace(blob.speed(seconds), blob.total - blob.bytes) +
-                   "  " + blob.image,
-               style));
+    lines.push_back(fitted(short_digest(digest) + "  " + bar(part, bar_columns, style) + "  " +
+                               show_percent(blob.bytes, blob.total) + "  " +
+                               show_bytes(blob.bytes) + " of " + show_bytes(blob.total) +
+                               pace(blob.speed(), blob.total - blob.bytes) + "  " + blob.image,
+                           style));
   }
   lines.push_back(all(seconds, style));
   return lines;
@@ -104,7 +109,8 @@ std::string WarmProgress::all(double seconds, const Style& style) const {
   const double speed = passed < least_seconds ? 0 : fetched / passed;
   std::string text = bar(total > 0 ? std::min(bytes / total, 1.0) : 0, bar_columns, style) + "  " +
                      show_percent(bytes, total) + "  " + std::to_string(ended) + " of " +
-                     std::to_string(images_.size()) + " images  " + show_bytes(bytes) + " of " +
+                     std::to_string(images_.size()) +
+                     (images_.size() == 1 ? " image  " : " images  ") + show_bytes(bytes) + " of " +
                      show_bytes(total);
   if (client_fills_ > 0) {
     text += "  waits for pulls: " + std::to_string(client_fills_);

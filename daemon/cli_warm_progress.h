@@ -35,8 +35,9 @@ class WarmProgress {
     double told_speed = 0;  // by the daemon, which may not know it
     double first_bytes = 0;
     double first_seconds = 0;
+    double last_seconds = 0;
 
-    double speed(double seconds) const;
+    double speed() const;
   };
 
   std::map<std::string, Image> images_;

@@ -298,6 +298,7 @@ asio::awaitable<void> Service::drain() {
   notify("STOPPING=1\nSTATUS=draining");
   log::info("draining", {{"connections", registry_server_.connections()}});
   proxy_.set_ready(false);
+  warmer_.stop();
   control_.set_state(Control::State::draining);
   registry_server_.drain();
   asio::steady_timer timer(loop_, config_.drain_timeout);

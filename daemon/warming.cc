@@ -192,6 +192,11 @@ asio::awaitable<void> Warmer::walk(Run& run, Image& image) {
       throw Failure(Errc::too_large, image.name + " is no image: its manifests name more than " +
                                          std::to_string(most_manifests) + " others, or each other");
     if (stopping_) throw stopping();
+    // An index may have hundreds, and silence would end the connection.
+    if (sources_.clock.now() - run.told >= line_interval) {
+      run.told = sources_.clock.now();
+      co_await run.tell(image.describe("fetching"));
+    }
     depth = to_read.front().depth;
     auto child = value_or_throw(proxy::Reference::parse(to_read.front().digest.to_string()));
     to_read.pop_front();

@@ -265,21 +265,22 @@ TEST_F(CacheControlTest, QuestionsThatAreNoneAreRefusedWithASentence) {
 }
 
 TEST_F(CacheControlTest, EachPathHasItsMethod) {
-  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge"}) {
+  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge", "/v1/warm"}) {
     const std::string answer = ask_as(::geteuid(), "GET", path);
     EXPECT_EQ(status_of(answer), 405);
     EXPECT_THAT(answer, HasSubstr("Allow: POST\r\n"));
   }
   EXPECT_EQ(status_of(post("/v1/blobs", "{}")), 405);
+  EXPECT_EQ(status_of(post("/v1/explain?image=r.example/app", "{}")), 405);
 }
 
 TEST_F(CacheControlTest, OnlyRootAndTheOwnUserChangeWhatIsCached) {
   if (!OtherUser::possible()) GTEST_SKIP() << "only root can become somebody else";
-  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge"}) {
+  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge", "/v1/warm"}) {
     EXPECT_EQ(status_of(ask_as(somebody, "POST", path, R"({"all":true})")), 403) << path;
   }
-  EXPECT_EQ(status_of(ask_as(somebody, "GET", "/v1/images")), 200)
-      << "whoever can connect may look";
+  for (const char* path : {"/v1/images", "/v1/explain?image=r.example/app"})
+    EXPECT_EQ(status_of(ask_as(somebody, "GET", path)), 200) << "whoever can connect may look";
 }
 
 }  // namespace

@@ -29,9 +29,10 @@ TEST(Fills, ShowHowFarHowFastHowLongStillAndForWhom) {
                        "repository":"b","bytes":1024,"total":null,"readers":0,
                        "connections":null,"bytes_per_second":null,"seconds_left":null}])"),
             R"(FILLS
-  sha256:abababababab  r.example/app  [#####-----]  50.0%  50.0 MiB of 100.0 MiB  1 reader
-    10.0 MiB/s, 5s left, 4 connections
-  sha256:cdcdcdcdcdcd  r.example/b    [----------]  ?      1.0 KiB                0 readers
+  sha256:abababababab  r.example/app  [#####-----]  50.0%  1 reader
+    50.0 MiB of 100.0 MiB, 10.0 MiB/s, 5s left, 4 connections
+  sha256:cdcdcdcdcdcd  r.example/b    [----------]  ?      0 readers
+    1.0 KiB
 )");
   EXPECT_EQ(fills("[]"), "");
   EXPECT_EQ(fills("null"), "");

@@ -53,15 +53,15 @@ TEST(WarmProgress, HasABarPerBlobAndOneForAll) {
   WarmProgress progress;
   progress.add(json::parse(kFound), 0);
   EXPECT_THAT(progress.bars(0, Style{}),
-              ElementsAre("[------------------]  0.0%  0 of 1 images  0 B of 2.0 GiB"));
+              ElementsAre("[----------]  0.0%  0 of 1 image  0 B of 2.0 GiB"));
   progress.add(json::parse(kBlob), 1);
   EXPECT_THAT(progress.bars(5, Style{}),
-              ElementsAre("[#########---------]  50.0%  sha256:bbbbbbbbbbbb  512.0 MiB of 1.0 GiB  "
-                          "128.0 MiB/s  4s left  r.example/app:1",
-                          "[####--------------]  25.0%  0 of 1 images  512.0 MiB of 2.0 GiB"));
+              ElementsAre("bbbbbbbbbbbb  [#####-----]  50.0%  512.0 MiB of 1.0 GiB  128.0 MiB/s  "
+                          "4s left  r.example/app:1",
+                          "[##--------]  25.0%  0 of 1 image  512.0 MiB of 2.0 GiB"));
   progress.add(json::parse(kBlobDone), 9);
   EXPECT_THAT(progress.bars(9, Style{}),
-              ElementsAre("[#########---------]  50.0%  0 of 1 images  1.0 GiB of 2.0 GiB  "
+              ElementsAre("[#####-----]  50.0%  0 of 1 image  1.0 GiB of 2.0 GiB  "
                           "128.0 MiB/s  8s left"));
   progress.add(json::parse(kWaiting), 10);
   EXPECT_THAT(progress.all(10, Style{}), HasSubstr("waits for pulls: 3"));
@@ -184,8 +184,8 @@ TEST_F(WarmCommandTest, DrawsItsBarsInPlaceAndTakesThemAway) {
   EXPECT_EQ(run({"app:1"}, {.is_terminal = true, .rows = 24, .style = {.columns = 80}}), kExitOk);
   const std::string text = out_.str();
   // One line, then two in its place, and in the place of these the end of the image.
-  EXPECT_THAT(text, StartsWith("[------------------]  0.0%"));
-  EXPECT_THAT(text, HasSubstr("\r\x1b[1A[#########---------]  50.0%"));
+  EXPECT_THAT(text, StartsWith("[----------]  0.0%"));
+  EXPECT_THAT(text, HasSubstr("\r\x1b[1Abbbbbbbbbbbb  [#####-----]  50.0%"));
   EXPECT_THAT(text, HasSubstr("\r\x1b[2A\x1b[Jr.example/app:1  warm  2.0 GiB\n"));
   EXPECT_THAT(text, Not(HasSubstr("\x1b[3")));
   EXPECT_THAT(text, testing::EndsWith("in 12s\n"));
