@@ -81,7 +81,8 @@ Blobs::Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, Task
 asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
   const std::string scope = scope_of(*registry, repository);
-  if (store_.size_of_blob(digest) && !fills_.admits(digest, scope)) {
+  // A transfer whose answer is still awaited is another's, too, until upstream shows it here.
+  if ((store_.size_of_blob(digest) || fills_.under_way(digest)) && !fills_.admits(digest, scope)) {
     const Shown by = co_await shown(registry, repository, digest);
     if (by == Shown::by_upstream) {
       fills_.admit(digest, scope);
@@ -121,7 +122,8 @@ asio::awaitable<std::shared_ptr<cache::Blob>> Blobs::want(RegistryPtr registry,
                                                           std::string repository,
                                                           cache::Digest digest) {
   const std::string scope = scope_of(*registry, repository);
-  if (store_.size_of_blob(digest) && !fills_.admits(digest, scope)) {
+  // A transfer whose answer is still awaited is another's, too, until upstream shows it here.
+  if ((store_.size_of_blob(digest) || fills_.under_way(digest)) && !fills_.admits(digest, scope)) {
     if (co_await shown(registry, repository, digest) == Shown::by_upstream) {
       fills_.admit(digest, scope);
       store_.link(scope, digest);
