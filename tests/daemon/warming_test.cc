@@ -222,6 +222,44 @@ TEST_F(WarmerTest, EndsWhenTheDaemonStopsOrItsClientLeaves) {
                Failure);
 }
 
+// The transfer that it has left behind is its own, not a client's to stand back for.
+TEST_F(WarmerTest, TheNextWarmJoinsWhatAnInterruptedOneHasBegun) {
+  play("app", "1", {"layer one"});
+  const auto layer = cache::digest_of(cache::Algorithm::sha256, "layer one");
+  // It breaks off in the middle, and the rest waits.
+  fake::Gate gate(house_.io.get_executor());
+  house_.upstream.on("https://r.example/v2/app/blobs/" + layer.to_string(),
+                     [&gate](const fake::Asked& asked) {
+                       fake::Reply reply = House::blob_reply(asked, "layer one");
+                       if (asked.headers.get("Range").empty()) {
+                         reply.breaks_after = 5;
+                       } else {
+                         reply.gate = &gate;
+                       }
+                       return reply;
+                     });
+  EXPECT_THROW(house_.run(warmer_.run(order({"r.example/app:1"}),
+                                      [](json::object line) -> asio::awaitable<void> {
+                                        if (line.at("kind").as_string() != "image")
+                                          throw std::runtime_error("the client is gone");
+                                        co_return;
+                                      })),
+               std::runtime_error);
+  EXPECT_TRUE(house_.fills.under_way(layer));
+  bool warmed = false;
+  asio::co_spawn(house_.io,
+                 warmer_.run(order({"r.example/app:1"}),
+                             [this](json::object line) { return note(std::move(line)); }),
+                 [&](std::exception_ptr) { warmed = true; });
+  house_.run_until_true(
+      [&] { return !lines_.empty() && lines_.back().at("kind").as_string() != "image"; });
+  EXPECT_EQ(lines_.back().at("kind").as_string(), "blob");
+  gate.open();
+  house_.run_until_true([&] { return warmed; });
+  EXPECT_EQ(lines_.back().at("failed"), 0);
+  EXPECT_THAT(events("blob"), ElementsAre("r.example/app:1 done"));
+}
+
 TEST_F(WarmerTest, AManifestThatGoesDownForEverIsRefused) {
   cache::Digest below = play("app", "", {"layer"});
   for (int i = 0; i < 6; ++i)
