@@ -86,7 +86,7 @@ WarmCommand::WarmCommand(CLI::App& app)
     : command_(app.add_subcommand("warm", "Bring images into the cache ahead of their pulls")) {
   command_->add_flag("--json", as_json_, "JSON lines, as they come");
   command_->add_option("images", images_, "As docker takes them: busybox, contoso.azurecr.io/app:1")
-      ->type_name("IMAGE...");
+      ->type_name("IMAGE");
   command_->add_option("--file", file_, "A list: one image per line, # begins a comment; -: stdin")
       ->type_name("LIST");
   command_

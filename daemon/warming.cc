@@ -64,6 +64,7 @@ struct Warmer::Image {
   std::uint64_t here = 0;   // of that, what is stored
   std::size_t left = 0;     // blobs
   bool fetched = false;     // something of it, now
+  bool queued = false;      // its blobs are known, and counted in `left`
   std::string error = {};
 
   json::object describe(std::string_view state) const {
@@ -258,6 +259,7 @@ std::vector<const Warmer::Image*> Warmer::queue_parts(Run& run) {
   for (Image& image : run.images) {
     if (!image.error.empty()) continue;
     image.left = image.parts.size();
+    image.queued = true;
     run.total += image.total;
     for (const Part& part : image.parts) run.waiting.push_back(part);
     if (image.parts.empty()) without.push_back(&image);
@@ -411,8 +413,9 @@ json::array Warmer::running() const {
     for (const auto& fill : sources_.fills.progress())
       for (const Active& active : run->active)
         if (active.part.digest == fill.digest) bytes += fill.bytes;
-    const auto left = std::ranges::count_if(
-        run->images, [](const Image& image) { return image.error.empty() && image.left > 0; });
+    const auto left = std::ranges::count_if(run->images, [](const Image& image) {
+      return image.error.empty() && (image.left > 0 || !image.queued);
+    });
     all.push_back(json::object{{"asker", run->order.asker},
                                {"platform", run->order.platform.to_string()},
                                {"images", run->images.size()},
