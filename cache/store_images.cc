@@ -66,7 +66,7 @@ asio::awaitable<Image> Store::image(Digest root) {
 
 asio::awaitable<Image> Store::image(Digest root, Known& known) {
   Image image;
-  std::unordered_set<Digest> seen;
+  std::set<Digest> seen;  // ordered: see Digest::hash()
   const auto add = [&](const Digest& digest, std::optional<std::uint64_t> said_bytes, bool needed) {
     if (!seen.insert(digest).second) return false;
     if (image.parts.size() == most_image_parts) {

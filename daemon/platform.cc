@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <boost/json.hpp>
+#include <set>
 #include <utility>
 
 #include "cache/escape.h"
+#include "cache/image.h"
 #include "daemon/values.h"
 
 namespace staithe::daemon {
@@ -26,6 +28,8 @@ constexpr std::array<std::string_view, 14> architectures{
 constexpr std::size_t most_variant_bytes = 16;
 // As in cache/image.cc.
 constexpr std::size_t most_json_depth = 32;
+// Real indexes have a dozen.
+constexpr std::size_t most_platforms_named = 30;
 constexpr std::string_view forms = "\"linux/amd64\", \"linux/arm64/v8\" or \"all\" for instance";
 
 std::string lower(std::string_view text) {
@@ -178,13 +182,14 @@ std::vector<IndexEntry> index_entries(std::string_view document) {
   const json::value* list = object ? object->if_contains("manifests") : nullptr;
   const json::array* manifests = list ? list->if_array() : nullptr;
   if (!manifests) return entries;
+  std::set<cache::Digest> seen;  // ordered: see Digest::hash()
   for (const json::value& item : *manifests) {
+    if (entries.size() == cache::most_references) break;
     const json::object* descriptor = item.if_object();
     const json::value* text = descriptor ? descriptor->if_contains("digest") : nullptr;
     if (!text || !text->is_string()) continue;
     const auto digest = cache::Digest::parse(text->get_string());
-    if (!digest || std::ranges::find(entries, *digest, &IndexEntry::digest) != entries.end())
-      continue;
+    if (!digest || !seen.insert(*digest).second) continue;
     entries.push_back({.digest = *digest, .platform = platform_of(*descriptor)});
   }
   return entries;
@@ -205,14 +210,17 @@ std::vector<IndexEntry> chosen(const std::vector<IndexEntry>& entries,
 }
 
 std::string platforms_of(const std::vector<IndexEntry>& entries) {
-  std::vector<std::string> names;
+  std::set<std::string> names;
+  std::string text;
   for (const IndexEntry& entry : entries) {
     if (!entry.platform) continue;
     std::string name = entry.platform->to_string();
-    if (std::ranges::find(names, name) == names.end()) names.push_back(std::move(name));
+    if (names.size() < most_platforms_named && !names.contains(name))
+      text += (text.empty() ? "" : ", ") + name;
+    names.insert(std::move(name));
   }
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  if (names.size() > most_platforms_named)
+    text += " and " + std::to_string(names.size() - most_platforms_named) + " more";
   return text;
 }
 

@@ -111,6 +111,21 @@ TEST(Index, NamesThePlatformsThatItHas) {
             "linux/amd64, linux/arm64, linux/arm/v6, windows/amd64");
 }
 
+TEST(Index, OfAnotherSizeThanRealOnesIsCut) {
+  std::string list;
+  for (int i = 0; i < 10'100; ++i) {
+    char digits[65];
+    std::snprintf(digits, sizeof digits, "%064x", i);
+    list += (i > 0 ? "," : "") + (R"({"digest":"sha256:)" + std::string(digits)) +
+            R"(","platform":{"os":"linux","architecture":"a)" + std::to_string(i) + "\"}}";
+  }
+  const auto entries = index_entries(R"({"manifests":[)" + list + "]}");
+  EXPECT_EQ(entries.size(), 10'000u);
+  const std::string names = platforms_of(entries);
+  EXPECT_THAT(names, HasSubstr("linux/a29 and 9970 more"));
+  EXPECT_LT(names.size(), 1000u);
+}
+
 TEST(Index, WithoutPlatformsIsTakenWhole) {
   const std::string document =
       R"({"manifests":[{"digest":")" + digest('a') + R"("},{"digest":")" + digest('b') + R"("}]})";
