@@ -1,90 +1,27 @@
 #include "daemon/cli_status.h"
 
 #include <algorithm>
-#include <boost/json/array.hpp>
-#include <boost/json/object.hpp>
-#include <cstdint>
 #include <cstdio>
 #include <map>
 #include <string_view>
 #include <vector>
 
-#include "cache/escape.h"
+#include "daemon/cli_transfers.h"
 
 namespace staithe::daemon {
 namespace {
 
 namespace json = boost::json;
+using Reader = JsonReader;
 
 constexpr std::size_t kIndent = 2;
-constexpr std::size_t kMaxText = 300;
 constexpr std::size_t kMaxRegistries = 200;
-constexpr std::size_t kMaxFills = 30;
 constexpr std::size_t kMaxListen = 16;
 constexpr std::size_t kMaxVictims = 10;
 constexpr std::size_t kMaxEndings = 8;
 constexpr std::size_t kMaxUpstreams = 8;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
-
-// Reads JSON whose shape nobody has checked: absent and mistyped look alike.
-class Reader {
- public:
-  explicit Reader(const json::value* value) : value_(value) {}
-
-  Reader operator[](std::string_view key) const {
-    const json::object* object = value_ ? value_->if_object() : nullptr;
-    return Reader(object ? object->if_contains(key) : nullptr);
-  }
-  std::vector<Reader> items(std::size_t most) const {
-    std::vector<Reader> result;
-    const json::array* array = value_ ? value_->if_array() : nullptr;
-    if (!array) return result;
-    for (const json::value& item : *array) {
-      if (result.size() == most) break;
-      result.emplace_back(&item);
-    }
-    return result;
-  }
-  std::size_t size() const {
-    const json::array* array = value_ ? value_->if_array() : nullptr;
-    return array ? array->size() : 0;
-  }
-  // Escaped; empty if it is not a text.
-  std::string text() const {
-    const json::string* text = value_ ? value_->if_string() : nullptr;
-    return text ? printable(*text, kMaxText) : std::string();
-  }
-  bool is_true() const { return value_ && value_->is_bool() && value_->get_bool(); }
-  bool is_number() const { return value_ && value_->is_number(); }
-  double number() const { return is_number() ? value_->to_number<double>(ignored_) : 0; }
-  std::string count() const {
-    if (!is_number()) return "0";
-    char text[32];
-    std::snprintf(text, sizeof text, "%.0f", std::clamp(number(), 0.0, 1e15));
-    return text;
-  }
-
- private:
-  const json::value* value_;
-  mutable boost::system::error_code ignored_;
-};
-
-std::string percent(double part, double whole) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f%%",
-                whole > 0 ? std::clamp(100 * part / whole, 0.0, 100.0) : 0.0);
-  return text;
-}
-
-Tone tone_of_state(std::string_view state) {
-  if (state == "ok" || state == "ready" || state == "read-write") return Tone::good;
-  if (state == "idle") return Tone::faint;
-  if (state == "unreachable" || state == "unauthorized" || state == "failed" || state == "off") {
-    return Tone::bad;
-  }
-  return Tone::caution;
-}
 
 Span heading(std::string text) { return {std::move(text), Tone::heading}; }
 
@@ -138,7 +75,7 @@ std::string render_scrub(const Reader& scrub, const Style& style) {
   const bool running = state == "running" || state == "yielding";
   if (running) {
     const double total = scrub["total_bytes"].number();
-    line.push_back({percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
+    line.push_back({show_percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
     line.push_back(
         {scrub["objects"].count() + " of " + scrub["total_objects"].count() + " objects"});
     line.push_back({"since " + show_seconds(scrub["began_seconds_ago"].number())});
@@ -163,7 +100,7 @@ std::string render_cache(const Reader& cache, const Style& style) {
     text += paragraph({why, tone_of_state(mode)}, kIndent, style);
   text += flow({{show_bytes(bytes) + " of " + show_bytes(most)},
                 {bar(most > 0 ? bytes / most : 0, kBarColumns, style)},
-                {percent(bytes, most)},
+                {show_percent(bytes, most)},
                 {show_bytes(cache["free_bytes"].number()) + " free on disk"}},
                kIndent, style);
   text += flow({{cache["blobs"].count() + " blobs"},
@@ -195,59 +132,13 @@ std::string render_traffic(const Reader& traffic, const Style& style) {
                 counted(traffic["stale"], "stale", Tone::caution),
                 counted(traffic["errors"], "errors", Tone::bad)},
                kIndent, style);
-  text +=
-      flow({{ratio.is_number() ? percent(ratio.number(), 1) + " hit ratio" : "no hit ratio yet"},
-            {show_bytes(served) + " served"},
-            {show_bytes(fetched) + " fetched"},
-            {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
-           kIndent, style);
+  text += flow(
+      {{ratio.is_number() ? show_percent(ratio.number(), 1) + " hit ratio" : "no hit ratio yet"},
+       {show_bytes(served) + " served"},
+       {show_bytes(fetched) + " fetched"},
+       {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
+      kIndent, style);
   return text;
-}
-
-// Tokens of one kind together: how many, and when the first of them expires and is renewed.
-std::string describe_tokens(const Reader& tokens) {
-  struct Kind {
-    std::size_t count = 0;
-    double expires = 0;
-    double renews = 0;
-    bool by_itself = true;
-  };
-  constexpr std::size_t kMaxTokens = 10'000;
-  std::map<std::string, Kind> kinds;
-  std::vector<std::string> order;
-  for (const Reader& token : tokens.items(kMaxTokens)) {
-    const std::string name = token["kind"].text();
-    const double expires = token["expires_in_seconds"].number();
-    const double renews = token["renews_in_seconds"].number();
-    const bool by_itself = token["renews_in_seconds"].is_number();
-    Kind& kind = kinds[name];
-    if (kind.count++ == 0) {
-      order.push_back(name);
-      kind.expires = expires;
-      kind.renews = renews;
-    }
-    kind.expires = std::min(kind.expires, expires);
-    kind.renews = std::min(kind.renews, renews);
-    kind.by_itself = kind.by_itself && by_itself;
-  }
-  std::string text;
-  for (const std::string& name : order) {
-    const Kind& kind = kinds[name];
-    text += text.empty() ? "tokens: " : "; ";
-    if (kind.count > 1) text += std::to_string(kind.count) + " ";
-    text += name + " valid for " + show_seconds(kind.expires) +
-            (kind.by_itself ? ", renewed in " + show_seconds(kind.renews)
-                            : std::string(", not renewed by itself"));
-  }
-  return text;
-}
-
-// A warning about something that a person has to renew soon, or nothing.
-std::string describe_ending(const Reader& credential) {
-  if (!credential["near"].is_true()) return {};
-  const double left = credential["expires_in_seconds"].number();
-  return "renew: " + credential["what"].text() +
-         (left > 0 ? " ends in " + show_seconds(left) : " has ended");
 }
 
 // The pulls that the registry still grants, or nothing.
@@ -336,38 +227,71 @@ std::string render_registries(const Reader& registries, const Style& style) {
   return text;
 }
 
-std::string render_fills(const Reader& fills, const Style& style) {
-  if (fills.size() == 0) return {};
-  std::string text = flow({heading("FILLS")}, 0, style);
-  std::vector<Row> rows;
-  for (const Reader& fill : fills.items(kMaxFills)) {
-    const double bytes = fill["bytes"].number();
-    const double total = fill["total"].number();
-    const std::string registry = fill["registry"].text();
-    const std::string readers = fill["readers"].count();
-    rows.push_back({{{fill["digest"].text().substr(0, kShortDigest), Tone::faint},
-                     {registry + (registry.empty() ? "" : "/") + fill["repository"].text()},
-                     {bar(total > 0 ? bytes / total : 0, 12, style)},
-                     {total > 0 ? percent(bytes, total) : "?"},
-                     {show_bytes(bytes) + (total > 0 ? " of " + show_bytes(total) : "")},
-                     {readers + (readers == "1" ? " reader" : " readers")}},
-                    {}});
+}  // namespace
+
+Tone tone_of_state(std::string_view state) {
+  if (state == "ok" || state == "ready" || state == "read-write") return Tone::good;
+  if (state == "idle") return Tone::faint;
+  if (state == "unreachable" || state == "unauthorized" || state == "failed" || state == "off") {
+    return Tone::bad;
   }
-  text += table(rows, kIndent, style);
-  if (fills.size() > kMaxFills) {
-    text += flow({{"and " + std::to_string(fills.size() - kMaxFills) + " more"}}, kIndent, style);
+  return Tone::caution;
+}
+
+std::string describe_tokens(const Reader& tokens) {
+  struct Kind {
+    std::size_t count = 0;
+    double expires = 0;
+    double renews = 0;
+    bool by_itself = true;
+  };
+  constexpr std::size_t kMaxTokens = 10'000;
+  std::map<std::string, Kind> kinds;
+  std::vector<std::string> order;
+  for (const Reader& token : tokens.items(kMaxTokens)) {
+    const std::string name = token["kind"].text();
+    const double expires = token["expires_in_seconds"].number();
+    const double renews = token["renews_in_seconds"].number();
+    const bool by_itself = token["renews_in_seconds"].is_number();
+    Kind& kind = kinds[name];
+    if (kind.count++ == 0) {
+      order.push_back(name);
+      kind.expires = expires;
+      kind.renews = renews;
+    }
+    kind.expires = std::min(kind.expires, expires);
+    kind.renews = std::min(kind.renews, renews);
+    kind.by_itself = kind.by_itself && by_itself;
+  }
+  std::string text;
+  for (const std::string& name : order) {
+    const Kind& kind = kinds[name];
+    text += text.empty() ? "tokens: " : "; ";
+    if (kind.count > 1) text += std::to_string(kind.count) + " ";
+    text += name + " valid for " + show_seconds(kind.expires) +
+            (kind.by_itself ? ", renewed in " + show_seconds(kind.renews)
+                            : std::string(", not renewed by itself"));
   }
   return text;
 }
 
-}  // namespace
+std::string describe_ending(const Reader& credential) {
+  if (!credential["near"].is_true()) return {};
+  const double left = credential["expires_in_seconds"].number();
+  return "renew: " + credential["what"].text() +
+         (left > 0 ? " ends in " + show_seconds(left) : " has ended");
+}
 
-std::string render_status(const json::value& value, const Style& style) {
+std::string render_status(const json::value& value, const Style& style, Order order) {
   const Reader status(&value);
+  std::vector<std::string> sections{
+      render_cache(status["cache"], style), render_traffic(status["traffic"], style),
+      render_registries(status["registries"], style), render_fills(status["fills"], style),
+      render_warms(status["warm"], style)};
+  // What moves: the last two.
+  if (order == Order::transfers_first) std::ranges::rotate(sections, sections.end() - 2);
   std::string text = render_daemon(status, style);
-  for (const std::string& section :
-       {render_cache(status["cache"], style), render_traffic(status["traffic"], style),
-        render_registries(status["registries"], style), render_fills(status["fills"], style)}) {
+  for (const std::string& section : sections) {
     if (!section.empty()) text += "\n" + section;
   }
   return text;

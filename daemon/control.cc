@@ -140,13 +140,11 @@ json::array describe(const Config& config, const proxy::Registries& registries) 
 json::array describe(const proxy::Fills& fills) {
   json::array all;
   for (const auto& fill : fills.progress()) {
-    all.push_back(
-        json::object{{"digest", fill.digest.to_string()},
-                     {"registry", fill.registry},
-                     {"repository", fill.repository},
-                     {"bytes", fill.bytes},
-                     {"total", fill.total ? json::value(*fill.total) : json::value(nullptr)},
-                     {"readers", fill.readers}});
+    json::object one = describe_fill(fill);
+    one["digest"] = fill.digest.to_string();
+    one["registry"] = fill.registry;
+    one["repository"] = fill.repository;
+    all.push_back(std::move(one));
   }
   return all;
 }
@@ -217,6 +215,19 @@ json::array describe(const std::vector<cache::Store::NextVictim>& victims, const
 
 }  // namespace
 
+Control::Control(Sources sources)
+    : sources_(std::move(sources)),
+      cache_(
+          {.store = sources_.store, .registries = sources_.registries, .access = sources_.access}),
+      explainer_({.config = sources_.config,
+                  .clock = sources_.clock,
+                  .store = sources_.store,
+                  .registries = sources_.registries,
+                  .fills = sources_.fills,
+                  .access = sources_.access,
+                  .upstreams = [this] { return describe(sources_.config, sources_.registries); }}),
+      started_(sources_.clock.now()) {}
+
 json::object Control::status() const {
   const auto stats = sources_.store.stats();
   const auto& traffic = sources_.proxy.traffic();
@@ -262,7 +273,8 @@ json::object Control::status() const {
        describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},
-      {"fills", describe(sources_.fills)}};
+      {"fills", describe(sources_.fills)},
+      {"warm", sources_.warm_status()}};
 }
 
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
@@ -278,6 +290,14 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   }
   if (Verifier::answers(path)) {
     co_await sources_.verifier.handle(exchange);
+    co_return;
+  }
+  if (WarmControl::answers(path)) {
+    co_await sources_.warm.handle(exchange);
+    co_return;
+  }
+  if (Explainer::answers(path)) {
+    co_await explainer_.handle(exchange);
     co_return;
   }
   if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
@@ -296,7 +316,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
                                   "/v1/login, /v1/logout, /v1/pin, /v1/unpin, /v1/purge, "
-                                  "/v1/verify and /v1/reload");
+                                  "/v1/verify, /v1/warm and /v1/reload");
     co_return;
   }
   json::object answer;
@@ -317,7 +337,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
                                   "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
-                                  "/v1/images, /v1/config and /v1/credentials");
+                                  "/v1/images, /v1/explain, /v1/config and /v1/credentials");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;

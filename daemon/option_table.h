@@ -38,6 +38,8 @@ enum class Grammar {
   authority,
   audience,
   repository_prefix,
+  image,
+  platform,
   identity_name,
   account,
   guid,

@@ -93,6 +93,7 @@ class OptionsReader {
   void use_built_in_registries();
 
   void check_listen(const Given& given);
+  void check_warm(const Given& given);
   void check_registry(const Registry& at, proxy::RegistrySettings& registry);
   void check_upstreams(const Registry& at, proxy::RegistrySettings& registry);
   void check_mirrors(const Registry& at, const proxy::RegistrySettings& registry);

@@ -29,7 +29,8 @@ constexpr std::size_t control_connections_per_user = 512;
 // index and the control socket, whose own connections come out of these.
 constexpr rlim_t kept_descriptors = 256;
 constexpr std::size_t control_spare_descriptors = 8;
-constexpr std::size_t control_body_bytes = 64 * 1024;
+// The longest is a list of images to warm.
+constexpr std::size_t control_body_bytes = most_warm_bytes;
 
 void report_store(std::string_view event, std::string_view sentence) {
   log::warn("cache", {{"what", event}, {"detail", sentence}});
@@ -98,6 +99,13 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                .sign_out =
                    [this](proxy::RegistryPtr registry) { return sign_out(std::move(registry)); }}}),
       verifier_({.store = store_, .clock = clock_, .access = access_}),
+      warmer_({.clock = clock_,
+               .store = store_,
+               .registries = registries_,
+               .proxy = proxy_,
+               .fills = fills_}),
+      standing_warm_(loop_, {.clock = clock_, .random = random_, .warmer = warmer_}, config_.warm),
+      warm_control_({.warmer = warmer_, .access = access_}),
       ending_watch_(clock_, registries_, identities_),
       control_({.config = config_,
                 .clock = clock_,
@@ -108,6 +116,12 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .access = access_,
                 .credentials = credentials_,
                 .verifier = verifier_,
+                .warm = warm_control_,
+                .warm_status =
+                    [this] {
+                      return boost::json::object{{"configured", standing_warm_.status()},
+                                                 {"running", warmer_.running()}};
+                    },
                 .reload = [this] { return reload(); },
                 .connections = [this] { return registry_server_.figures(); }}),
       registry_server_(loop_,
@@ -242,6 +256,7 @@ asio::awaitable<void> Service::run() {
     if (const auto interval = watchdog_interval())
       tasks_.spawn("watchdog", feed_watchdog(*interval));
     tasks_.spawn("watching for ends", ending_watch_.run());
+    tasks_.spawn("warming", standing_warm_.run());
     while (!stopping_) co_await stop_asked_.wait();
     co_await drain();
   } catch (...) {
@@ -274,12 +289,14 @@ Faults Service::reload() {
   config_.cache.min_free = config->cache.min_free;
   config_.cache.scrub_interval = config->cache.scrub_interval;
   config_.drain_timeout = config->drain_timeout;
+  config_.warm = config->warm;
   config_.log.level = config->log.level;
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
   if (!same_access) tasks_.spawn("access", reload_access());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
+  standing_warm_.set(config_.warm);
   store_.scrub().set_interval(config_.cache.scrub_interval);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
@@ -291,6 +308,7 @@ asio::awaitable<void> Service::drain() {
   notify("STOPPING=1\nSTATUS=draining");
   log::info("draining", {{"connections", registry_server_.connections()}});
   proxy_.set_ready(false);
+  warmer_.stop();
   control_.set_state(Control::State::draining);
   registry_server_.drain();
   asio::steady_timer timer(loop_, config_.drain_timeout);
@@ -300,6 +318,7 @@ asio::awaitable<void> Service::drain() {
 asio::awaitable<void> Service::close() {
   // What connections may be waiting for ends first: an identity service takes up to a minute, and
   // an upstream that is silent in the middle of a blob is waited for longer.
+  warmer_.stop();
   tasks_.cancel();
   programs_.stop();
   co_await fills_.stop();

@@ -131,6 +131,14 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
   co_return found->outcome;
 }
 
+asio::awaitable<cache::ManifestPtr> Manifests::find(RegistryPtr registry, std::string repository,
+                                                    Reference reference) {
+  const Found found = reference.digest()
+                          ? co_await by_digest(registry, std::move(repository), *reference.digest())
+                          : co_await by_tag(registry, std::move(repository), *reference.tag());
+  co_return found.manifest;
+}
+
 asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std::string repository,
                                                        cache::Digest digest) {
   const std::string scope = scope_of(*registry, repository);

@@ -35,6 +35,9 @@ class Manifests {
   // Answers, or throws Failure before the answer. `repository` is canonical.
   asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  Reference reference);
+  // What serve() would answer, without a client. Throws as it does.
+  asio::awaitable<cache::ManifestPtr> find(RegistryPtr registry, std::string repository,
+                                           Reference reference);
 
  private:
   struct Found {

@@ -64,6 +64,9 @@ class Proxy final : public Handler {
                const Error* failure) override;
 
   const Traffic& traffic() const { return traffic_; }
+  // For those who want content without a client: the same tags, checks and single flights.
+  Manifests& manifests() { return manifests_; }
+  Blobs& blobs() { return blobs_; }
 
  private:
   asio::awaitable<bool> may_use(Exchange& exchange);

@@ -83,6 +83,14 @@ class Registries {
   // have taken the registry away meanwhile.
   void use_identity(const std::string& name, const std::string& identity);
 
+  // The identity that pulls from this canonical repository of `name` use, to which `entry` answers:
+  // what use_identity() said, else what is configured. Makes no registry.
+  const std::string& identity_of(const std::string& name, const RegistrySettings& entry,
+                                 std::string_view repository) const {
+    const auto other = identities_.find(name);
+    return other == identities_.end() ? identity_for(entry, repository) : other->second;
+  }
+
   const std::map<std::string, RegistryPtr>& used() const { return registries_; }
   const std::vector<RegistrySettings>& configured() const { return configured_; }
 

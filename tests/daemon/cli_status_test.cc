@@ -152,8 +152,15 @@ REGISTRIES
     last error: registry-1.docker.io answered 429: give docker.io an identity
 
 FILLS
-  sha256:abababababab  contoso.azurecr.io/app/web  [####------]  46.0%  117.7 MiB of 256.0 MiB  32 readers
+  sha256:abababababab  contoso.azurecr.io/app/web  [####------]  46.0%  32 readers
+    117.7 MiB of 256.0 MiB
 )");
+}
+
+TEST(Status, ShowsFirstWhatMovesWhereTheScreenMayBeTooSmall) {
+  const std::string text = render_status(json::parse(kSample), Style{}, Order::transfers_first);
+  EXPECT_LT(text.find("\nFILLS\n"), text.find("\nCACHE"));
+  EXPECT_THAT(text, testing::StartsWith("staithed 0.1.0  ready"));
 }
 
 TEST(Status, WarnsOfWhatAPersonHasToRenewSoon) {

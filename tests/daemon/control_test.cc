@@ -45,6 +45,12 @@ class ControlTest : public testing::Test {
                             .tasks = tasks_,
                             .doors = {}}};
   Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
+  Warmer warmer_{{.clock = house_.clock,
+                  .store = house_.store,
+                  .registries = house_.registries,
+                  .proxy = house_.proxy,
+                  .fills = house_.fills}};
+  WarmControl warm_{{.warmer = warmer_, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -54,6 +60,8 @@ class ControlTest : public testing::Test {
                     .access = access_,
                     .credentials = credentials_,
                     .verifier = verifier_,
+                    .warm = warm_,
+                    .warm_status = [] { return boost::json::object(); },
                     .reload = [] { return Faults(); }}};
 };
 
@@ -66,7 +74,7 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   ASSERT_EQ(answer.status, 200);
   const auto status = boost::json::parse(answer.body).as_object();
   for (const char* key : {"version", "pid", "uptime_seconds", "state", "listen", "cache", "traffic",
-                          "registries", "fills"})
+                          "registries", "fills", "warm"})
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key :
