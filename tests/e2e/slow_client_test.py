@@ -30,7 +30,8 @@ class SlowClient(unittest.TestCase):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
         self.node.config["listen"]["registry"].append(f"127.0.0.1:{self.port}")
-        self.node.configured({"limits": {"header_timeout": "1s", "idle_timeout": "2s"}}).start()
+        self.node.configured({"limits": {"header_timeout": "1s", "idle_timeout": "2s"}})
+        self.node.start()
 
     def connect(self) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -40,7 +41,8 @@ class SlowClient(unittest.TestCase):
     def ask_for_blob(self) -> socket.socket:
         client = self.connect()
         path = f"/v2/origin.test/app/blobs/{self.digest}"
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode())
         return client
 
     def rest(self, client: socket.socket) -> bytes:
