@@ -34,6 +34,8 @@ class Digest {
   std::string_view algorithm_name() const;
   std::string hex() const;
   std::string to_string() const;
+  // For digests of real bytes. What a document only claims may be made to collide, thousands of it
+  // at once, so such digests are collected in ordered sets.
   std::size_t hash() const;
 
   auto operator<=>(const Digest&) const = default;

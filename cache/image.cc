@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <unordered_set>
+#include <set>
 
 namespace staithe::cache {
 
@@ -50,7 +50,7 @@ class Collector {
   }
 
   References& references_;
-  std::unordered_set<Digest> seen_;
+  std::set<Digest> seen_;  // ordered: see Digest::hash()
 };
 
 }  // namespace

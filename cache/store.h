@@ -123,6 +123,8 @@ class Store {
   //
   // As far as it is cached; see Image.
   asio::awaitable<Image> image(Digest root);
+  // The manifest, or null.
+  asio::awaitable<ManifestPtr> peek_manifest(Digest digest);
   // Every tag, and every manifest that was pulled without one, sorted by name.
   asio::awaitable<std::vector<ListedImage>> images();
   // What is stored, from the least recently used; each may be gone by the time it is asked for.

@@ -34,14 +34,7 @@ asio::awaitable<std::shared_ptr<const References>> Store::references(Digest dige
     known.steps += (it->second->manifests.size() + it->second->blobs.size()) / parts_per_step;
     co_return it->second;
   }
-  ManifestPtr manifest;
-  if (const auto it = manifests_.find(digest); it != manifests_.end()) {
-    manifest = *it->second;
-  } else if (const auto on_its_way = storing_.find(digest); on_its_way != storing_.end()) {
-    manifest = on_its_way->second;
-  } else {
-    manifest = co_await read_manifest(digest);
-  }
+  const ManifestPtr manifest = co_await peek_manifest(digest);
   if (!manifest) co_return nullptr;
   std::shared_ptr<References> found;
   if (manifest->bytes.size() <= parsed_at_once_bytes) {
@@ -60,6 +53,12 @@ asio::awaitable<std::shared_ptr<const References>> Store::references(Digest dige
   co_return found;
 }
 
+asio::awaitable<ManifestPtr> Store::peek_manifest(Digest digest) {
+  if (const auto it = manifests_.find(digest); it != manifests_.end()) co_return *it->second;
+  if (const auto it = storing_.find(digest); it != storing_.end()) co_return it->second;
+  co_return co_await read_manifest(digest);
+}
+
 asio::awaitable<Image> Store::image(Digest root) {
   Known known;
   co_return co_await image(root, known);
@@ -67,7 +66,7 @@ asio::awaitable<Image> Store::image(Digest root) {
 
 asio::awaitable<Image> Store::image(Digest root, Known& known) {
   Image image;
-  std::unordered_set<Digest> seen;
+  std::set<Digest> seen;  // ordered: see Digest::hash()
   const auto add = [&](const Digest& digest, std::optional<std::uint64_t> said_bytes, bool needed) {
     if (!seen.insert(digest).second) return false;
     if (image.parts.size() == most_image_parts) {

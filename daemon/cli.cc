@@ -18,9 +18,11 @@
 #include "cache/escape.h"
 #include "daemon/cli_cache.h"
 #include "daemon/cli_credentials.h"
+#include "daemon/cli_explain.h"
 #include "daemon/cli_output.h"
 #include "daemon/cli_status.h"
 #include "daemon/cli_verify.h"
+#include "daemon/cli_warm.h"
 #include "daemon/control_client.h"
 #include "daemon/values.h"
 
@@ -124,7 +126,7 @@ int watch_status(const CliContext& context, const std::filesystem::path& socket,
       // The window may have another size by now.
       const Terminal terminal = screen ? Terminal::of_stdout() : context.terminal;
       const std::string text =
-          status ? render_status(*status, terminal.style)
+          status ? render_status(*status, terminal.style, Order::transfers_first)
                  : paragraph({status.error().message, Tone::bad}, 0, terminal.style);
       if (screen) {
         screen->draw(text, terminal.rows);
@@ -240,6 +242,8 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   CLI::App* config = add_command("config", "The configuration that is in force");
   CLI::App* version = add_command("version", "The versions of staithe and staithed");
   CLI::App* reload = add_command("reload", "Read the configuration again, as SIGHUP does");
+  ExplainCommand explain(app);
+  WarmCommand warm(app);
   VerifyCommand verify(app);
   CacheCommands cache(app);
   CredentialCommands credentials(app);
@@ -273,6 +277,8 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   if (config->parsed()) return show_config(context, socket, as_json);
   if (version->parsed()) return show_version(context, socket, as_json);
   if (reload->parsed()) return ask_to_reload(context, socket, as_json);
+  if (const auto status_of = explain.run(context, socket)) return *status_of;
+  if (const auto status_of = warm.run(context, socket)) return *status_of;
   if (const auto status_of = verify.run(context, socket)) return *status_of;
   if (const auto status_of = cache.run(context, socket)) return *status_of;
   if (const auto status_of = credentials.run(context, socket)) return *status_of;

@@ -1,89 +1,27 @@
 #include "daemon/cli_status.h"
 
 #include <algorithm>
-#include <boost/json/array.hpp>
-#include <boost/json/object.hpp>
-#include <cstdint>
 #include <cstdio>
 #include <map>
 #include <string_view>
 #include <vector>
 
-#include "cache/escape.h"
+#include "daemon/cli_transfers.h"
 
 namespace staithe::daemon {
 namespace {
 
 namespace json = boost::json;
+using Reader = JsonReader;
 
 constexpr std::size_t kIndent = 2;
-constexpr std::size_t kMaxText = 300;
 constexpr std::size_t kMaxRegistries = 200;
-constexpr std::size_t kMaxFills = 30;
 constexpr std::size_t kMaxListen = 16;
 constexpr std::size_t kMaxVictims = 10;
 constexpr std::size_t kMaxEndings = 8;
+constexpr std::size_t kMaxUpstreams = 8;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
-
-// Reads JSON whose shape nobody has checked: absent and mistyped look alike.
-class Reader {
- public:
-  explicit Reader(const json::value* value) : value_(value) {}
-
-  Reader operator[](std::string_view key) const {
-    const json::object* object = value_ ? value_->if_object() : nullptr;
-    return Reader(object ? object->if_contains(key) : nullptr);
-  }
-  std::vector<Reader> items(std::size_t most) const {
-    std::vector<Reader> result;
-    const json::array* array = value_ ? value_->if_array() : nullptr;
-    if (!array) return result;
-    for (const json::value& item : *array) {
-      if (result.size() == most) break;
-      result.emplace_back(&item);
-    }
-    return result;
-  }
-  std::size_t size() const {
-    const json::array* array = value_ ? value_->if_array() : nullptr;
-    return array ? array->size() : 0;
-  }
-  // Escaped; empty if it is not a text.
-  std::string text() const {
-    const json::string* text = value_ ? value_->if_string() : nullptr;
-    return text ? printable(*text, kMaxText) : std::string();
-  }
-  bool is_true() const { return value_ && value_->is_bool() && value_->get_bool(); }
-  bool is_number() const { return value_ && value_->is_number(); }
-  double number() const { return is_number() ? value_->to_number<double>(ignored_) : 0; }
-  std::string count() const {
-    if (!is_number()) return "0";
-    char text[32];
-    std::snprintf(text, sizeof text, "%.0f", std::clamp(number(), 0.0, 1e15));
-    return text;
-  }
-
- private:
-  const json::value* value_;
-  mutable boost::system::error_code ignored_;
-};
-
-std::string percent(double part, double whole) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f%%",
-                whole > 0 ? std::clamp(100 * part / whole, 0.0, 100.0) : 0.0);
-  return text;
-}
-
-Tone tone_of_state(std::string_view state) {
-  if (state == "ok" || state == "ready" || state == "read-write") return Tone::good;
-  if (state == "idle") return Tone::faint;
-  if (state == "unreachable" || state == "unauthorized" || state == "failed" || state == "off") {
-    return Tone::bad;
-  }
-  return Tone::caution;
-}
 
 Span heading(std::string text) { return {std::move(text), Tone::heading}; }
 
@@ -137,7 +75,7 @@ std::string render_scrub(const Reader& scrub, const Style& style) {
   const bool running = state == "running" || state == "yielding";
   if (running) {
     const double total = scrub["total_bytes"].number();
-    line.push_back({percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
+    line.push_back({show_percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
     line.push_back(
         {scrub["objects"].count() + " of " + scrub["total_objects"].count() + " objects"});
     line.push_back({"since " + show_seconds(scrub["began_seconds_ago"].number())});
@@ -162,7 +100,7 @@ std::string render_cache(const Reader& cache, const Style& style) {
     text += paragraph({why, tone_of_state(mode)}, kIndent, style);
   text += flow({{show_bytes(bytes) + " of " + show_bytes(most)},
                 {bar(most > 0 ? bytes / most : 0, kBarColumns, style)},
-                {percent(bytes, most)},
+                {show_percent(bytes, most)},
                 {show_bytes(cache["free_bytes"].number()) + " free on disk"}},
                kIndent, style);
   text += flow({{cache["blobs"].count() + " blobs"},
@@ -194,16 +132,112 @@ std::string render_traffic(const Reader& traffic, const Style& style) {
                 counted(traffic["stale"], "stale", Tone::caution),
                 counted(traffic["errors"], "errors", Tone::bad)},
                kIndent, style);
-  text +=
-      flow({{ratio.is_number() ? percent(ratio.number(), 1) + " hit ratio" : "no hit ratio yet"},
-            {show_bytes(served) + " served"},
-            {show_bytes(fetched) + " fetched"},
-            {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
-           kIndent, style);
+  text += flow(
+      {{ratio.is_number() ? show_percent(ratio.number(), 1) + " hit ratio" : "no hit ratio yet"},
+       {show_bytes(served) + " served"},
+       {show_bytes(fetched) + " fetched"},
+       {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
+      kIndent, style);
   return text;
 }
 
-// Tokens of one kind together: how many, and when the first of them expires and is renewed.
+// The pulls that the registry still grants, or nothing.
+Span describe_quota(const Reader& quota) {
+  if (!quota["limit"].is_number()) return {};
+  const double limit = quota["limit"].number();
+  const double remaining = quota["remaining"].number();
+  return {quota["remaining"].count() + " of " + quota["limit"].count() + " pulls left per " +
+              show_seconds(quota["window_seconds"].number()),
+          remaining < 0.1 * limit ? Tone::caution : Tone::faint};
+}
+
+// "", " for 5s", ", tried again in 3s".
+std::string describe_wait(const Reader& upstream) {
+  if (upstream["paused_seconds"].number() > 0)
+    return " for " + show_seconds(upstream["paused_seconds"].number());
+  if (upstream["retry_in_seconds"].is_number())
+    return ", tried again in " + show_seconds(upstream["retry_in_seconds"].number());
+  return {};
+}
+
+// How each of a registry's upstreams fares, in the order in which they are asked.
+std::vector<Span> describe_upstreams(const Reader& upstreams) {
+  std::vector<Span> notes;
+  for (const Reader& upstream : upstreams.items(kMaxUpstreams)) {
+    const std::string state = upstream["state"].text();
+    const std::string error = upstream["last_error"].text();
+    notes.push_back({std::to_string(notes.size() + 1) + ". " + upstream["url"].text() + ": " +
+                         state + describe_wait(upstream) +
+                         (error.empty() ? "" : "; last error: " + error),
+                     state == "ok" || state == "idle" ? Tone::faint : tone_of_state(state)});
+  }
+  return notes;
+}
+
+std::string render_registries(const Reader& registries, const Style& style) {
+  std::string text = flow({heading("REGISTRIES")}, 0, style);
+  std::vector<Row> rows{{{{"NAME", Tone::faint},
+                          {"UPSTREAM", Tone::faint},
+                          {"IDENTITY", Tone::faint},
+                          {"STATE", Tone::faint}},
+                         {}}};
+  for (const Reader& registry : registries.items(kMaxRegistries)) {
+    std::string upstream;
+    const bool has_mirrors = registry["upstreams"].size() > 1;
+    for (const Reader& url : registry["upstream"].items(kMaxUpstreams)) {
+      upstream += (upstream.empty() ? "" : ", ") + url.text();
+    }
+    if (has_mirrors) upstream = std::to_string(registry["upstreams"].size()) + " in order";
+    std::string identity = registry["identity"].text();
+    const std::string kind = registry["identity_kind"].text();
+    if (identity.empty()) {
+      identity = kind.empty() ? "anonymous" : kind;
+    } else if (!kind.empty()) {
+      identity += " (" + kind + ")";
+    }
+    const std::string state = registry["state"].text();
+    const std::string shown_state = state + describe_wait(registry);
+    Row row{{{registry["name"].text()},
+             {upstream.empty() ? "-" : upstream},
+             {identity},
+             {shown_state, tone_of_state(state)}},
+            {}};
+    if (has_mirrors) row.notes = describe_upstreams(registry["upstreams"]);
+    if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
+      row.notes.push_back({tokens, Tone::faint});
+    }
+    if (const Span quota = describe_quota(registry["rate_limit"]); !quota.text.empty()) {
+      row.notes.push_back(quota);
+    }
+    for (const Reader& credential : registry["credentials"].items(kMaxEndings)) {
+      if (const std::string warning = describe_ending(credential); !warning.empty())
+        row.notes.push_back({warning, Tone::caution});
+    }
+    if (const std::string error = registry["last_error"].text(); !error.empty() && !has_mirrors) {
+      row.notes.push_back({"last error: " + error, state == "ok" ? Tone::faint : Tone::bad});
+    }
+    rows.push_back(std::move(row));
+  }
+  if (rows.size() == 1) return text + flow({{"none asked for yet", Tone::faint}}, kIndent, style);
+  text += table(rows, kIndent, style);
+  if (registries.size() > kMaxRegistries) {
+    text += flow({{"and " + std::to_string(registries.size() - kMaxRegistries) + " more"}}, kIndent,
+                 style);
+  }
+  return text;
+}
+
+}  // namespace
+
+Tone tone_of_state(std::string_view state) {
+  if (state == "ok" || state == "ready" || state == "read-write") return Tone::good;
+  if (state == "idle") return Tone::faint;
+  if (state == "unreachable" || state == "unauthorized" || state == "failed" || state == "off") {
+    return Tone::bad;
+  }
+  return Tone::caution;
+}
+
 std::string describe_tokens(const Reader& tokens) {
   struct Kind {
     std::size_t count = 0;
@@ -241,7 +275,6 @@ std::string describe_tokens(const Reader& tokens) {
   return text;
 }
 
-// A warning about something that a person has to renew soon, or nothing.
 std::string describe_ending(const Reader& credential) {
   if (!credential["near"].is_true()) return {};
   const double left = credential["expires_in_seconds"].number();
@@ -249,88 +282,16 @@ std::string describe_ending(const Reader& credential) {
          (left > 0 ? " ends in " + show_seconds(left) : " has ended");
 }
 
-std::string render_registries(const Reader& registries, const Style& style) {
-  std::string text = flow({heading("REGISTRIES")}, 0, style);
-  std::vector<Row> rows{{{{"NAME", Tone::faint},
-                          {"UPSTREAM", Tone::faint},
-                          {"IDENTITY", Tone::faint},
-                          {"STATE", Tone::faint}},
-                         {}}};
-  for (const Reader& registry : registries.items(kMaxRegistries)) {
-    std::string upstream;
-    for (const Reader& url : registry["upstream"].items(8)) {
-      upstream += (upstream.empty() ? "" : ", ") + url.text();
-    }
-    std::string identity = registry["identity"].text();
-    const std::string kind = registry["identity_kind"].text();
-    if (identity.empty()) {
-      identity = kind.empty() ? "anonymous" : kind;
-    } else if (!kind.empty()) {
-      identity += " (" + kind + ")";
-    }
-    const std::string state = registry["state"].text();
-    std::string shown_state = state;
-    if (registry["paused_seconds"].number() > 0) {
-      shown_state += " for " + show_seconds(registry["paused_seconds"].number());
-    }
-    Row row{{{registry["name"].text()},
-             {upstream.empty() ? "-" : upstream},
-             {identity},
-             {shown_state, tone_of_state(state)}},
-            {}};
-    if (const std::string tokens = describe_tokens(registry["tokens"]); !tokens.empty()) {
-      row.notes.push_back({tokens, Tone::faint});
-    }
-    for (const Reader& credential : registry["credentials"].items(kMaxEndings)) {
-      if (const std::string warning = describe_ending(credential); !warning.empty())
-        row.notes.push_back({warning, Tone::caution});
-    }
-    if (const std::string error = registry["last_error"].text(); !error.empty()) {
-      row.notes.push_back({"last error: " + error, state == "ok" ? Tone::faint : Tone::bad});
-    }
-    rows.push_back(std::move(row));
-  }
-  if (rows.size() == 1) return text + flow({{"none asked for yet", Tone::faint}}, kIndent, style);
-  text += table(rows, kIndent, style);
-  if (registries.size() > kMaxRegistries) {
-    text += flow({{"and " + std::to_string(registries.size() - kMaxRegistries) + " more"}}, kIndent,
-                 style);
-  }
-  return text;
-}
-
-std::string render_fills(const Reader& fills, const Style& style) {
-  if (fills.size() == 0) return {};
-  std::string text = flow({heading("FILLS")}, 0, style);
-  std::vector<Row> rows;
-  for (const Reader& fill : fills.items(kMaxFills)) {
-    const double bytes = fill["bytes"].number();
-    const double total = fill["total"].number();
-    const std::string registry = fill["registry"].text();
-    const std::string readers = fill["readers"].count();
-    rows.push_back({{{fill["digest"].text().substr(0, kShortDigest), Tone::faint},
-                     {registry + (registry.empty() ? "" : "/") + fill["repository"].text()},
-                     {bar(total > 0 ? bytes / total : 0, 12, style)},
-                     {total > 0 ? percent(bytes, total) : "?"},
-                     {show_bytes(bytes) + (total > 0 ? " of " + show_bytes(total) : "")},
-                     {readers + (readers == "1" ? " reader" : " readers")}},
-                    {}});
-  }
-  text += table(rows, kIndent, style);
-  if (fills.size() > kMaxFills) {
-    text += flow({{"and " + std::to_string(fills.size() - kMaxFills) + " more"}}, kIndent, style);
-  }
-  return text;
-}
-
-}  // namespace
-
-std::string render_status(const json::value& value, const Style& style) {
+std::string render_status(const json::value& value, const Style& style, Order order) {
   const Reader status(&value);
+  std::vector<std::string> sections{
+      render_cache(status["cache"], style), render_traffic(status["traffic"], style),
+      render_registries(status["registries"], style), render_fills(status["fills"], style),
+      render_warms(status["warm"], style)};
+  // What moves: the last two.
+  if (order == Order::transfers_first) std::ranges::rotate(sections, sections.end() - 2);
   std::string text = render_daemon(status, style);
-  for (const std::string& section :
-       {render_cache(status["cache"], style), render_traffic(status["traffic"], style),
-        render_registries(status["registries"], style), render_fills(status["fills"], style)}) {
+  for (const std::string& section : sections) {
     if (!section.empty()) text += "\n" + section;
   }
   return text;

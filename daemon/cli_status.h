@@ -3,13 +3,29 @@
 
 #include <boost/json/value.hpp>
 #include <string>
+#include <string_view>
 
+#include "daemon/json_reader.h"
 #include "daemon/terminal.h"
 
 namespace staithe::daemon {
 
 // Pure. Takes any JSON: what is missing or of another type is left out, what comes from outside is
 // escaped, every line fits `style.columns` from 40 columns on.
-std::string render_status(const boost::json::value& status, const Style& style);
+enum class Order {
+  transfers_last,   // what is under way stands where the eye is after the command
+  transfers_first,  // and where a screen that is too small does not cut it off
+};
+std::string render_status(const boost::json::value& status, const Style& style,
+                          Order order = Order::transfers_last);
+
+// Pieces that other commands show too. Pure.
+//
+// Of a daemon, its cache or a registry.
+Tone tone_of_state(std::string_view state);
+// Tokens of one kind together: how many, and when the first of them expires and is renewed.
+std::string describe_tokens(const JsonReader& tokens);
+// A warning about something that a person has to renew soon, or nothing.
+std::string describe_ending(const JsonReader& credential);
 
 }  // namespace staithe::daemon

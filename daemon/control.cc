@@ -40,31 +40,65 @@ json::value optional_text(const std::string& text) {
   return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
+// The pulls that a registry still grants, as it told with its last answer.
+json::value describe(const std::optional<proxy::PullQuota>& quota) {
+  if (!quota) return nullptr;
+  return json::object{{"limit", quota->limit},
+                      {"remaining", quota->remaining},
+                      {"window_seconds", quota->window.count()},
+                      {"source", quota->source}};
+}
+
+json::array describe_states(const proxy::UpstreamList& upstream) {
+  json::array all;
+  for (const auto& state : upstream.states()) {
+    all.push_back(
+        json::object{{"url", state.url},
+                     {"state", to_string(state.health)},
+                     {"paused_seconds", state.paused.count()},
+                     {"last_error", state.last_error ? json::value(state.last_error->detail)
+                                                     : json::value(nullptr)}});
+  }
+  return all;
+}
+
 json::object describe(const Config& config, const std::string& name, const std::string& identity,
-                      const proxy::Upstream& upstream) {
+                      const proxy::UpstreamList& upstream) {
+  json::array urls;
+  for (const auto& state : upstream.states()) urls.emplace_back(state.url);
   json::array tokens;
-  for (const auto& token : upstream.authorizer().tokens()) {
-    tokens.push_back(
-        json::object{{"kind", token.kind},
-                     {"expires_in_seconds", token.expires_in.count()},
-                     {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
-                                                           : json::value(nullptr)}});
-  }
   json::array credentials;
-  for (const auto& ending : upstream.authorizer().endings()) {
-    credentials.push_back(json::object{{"what", ending.what},
-                                       {"expires_in_seconds", ending.expires_in.count()},
-                                       {"near", ending.is_near()}});
+  for (const proxy::auth::Authorizer* authorizer : upstream.authorizers()) {
+    for (const auto& token : authorizer->tokens()) {
+      tokens.push_back(
+          json::object{{"kind", token.kind},
+                       {"expires_in_seconds", token.expires_in.count()},
+                       {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
+                                                             : json::value(nullptr)}});
+    }
+    for (const auto& ending : authorizer->endings()) {
+      credentials.push_back(json::object{{"what", ending.what},
+                                         {"expires_in_seconds", ending.expires_in.count()},
+                                         {"near", ending.is_near()}});
+    }
   }
-  // What the registry said comes first; else why its tokens could not be renewed.
-  const std::optional<Error> error =
-      upstream.last_error() ? upstream.last_error() : upstream.authorizer().last_error();
+  const auto retry_in = upstream.retry_in();
+  const proxy::UpstreamStats stats = upstream.stats();
+  const std::optional<Error> error = upstream.last_error();
   return {{"name", name},
-          {"upstream", json::array{upstream.url()}},
+          {"upstream", std::move(urls)},
+          {"upstreams", describe_states(upstream)},
           {"identity", optional_text(identity)},
           {"identity_kind", identity_kind(config, identity)},
           {"state", to_string(upstream.health())},
           {"paused_seconds", upstream.paused().count()},
+          {"retry_in_seconds", retry_in ? json::value(retry_in->count()) : json::value(nullptr)},
+          {"requests", stats.requests},
+          {"retries", stats.retries},
+          {"hedges", stats.hedges},
+          {"throttled", stats.throttled},
+          {"refused", stats.refused},
+          {"rate_limit", describe(upstream.quota())},
           {"last_error", error ? json::value(error->detail) : json::value(nullptr)},
           {"last_error_class", error ? json::value(to_string(error->code)) : json::value(nullptr)},
           {"tokens", std::move(tokens)},
@@ -74,8 +108,8 @@ json::object describe(const Config& config, const std::string& name, const std::
 json::array describe(const Config& config, const proxy::Registries& registries) {
   json::array all;
   for (const auto& [name, registry] : registries.used()) {
-    for (const auto& [identity, upstream] : registry->upstreams())
-      all.push_back(describe(config, name, identity, *upstream));
+    for (const auto& [identities, upstream] : registry->upstreams())
+      all.push_back(describe(config, name, identities.back(), *upstream));
   }
   for (const auto& entry : registries.configured()) {
     if (const auto used = registries.used().find(entry.name);
@@ -84,8 +118,13 @@ json::array describe(const Config& config, const proxy::Registries& registries) 
     json::array upstream;
     for (const std::string& url : entry.upstream) upstream.emplace_back(url);
     if (upstream.empty()) upstream.emplace_back("https://" + entry.name);
+    json::array upstreams;
+    for (const json::value& url : upstream)
+      upstreams.push_back(json::object{
+          {"url", url}, {"state", "idle"}, {"paused_seconds", 0}, {"last_error", nullptr}});
     all.push_back(json::object{{"name", entry.name},
                                {"upstream", std::move(upstream)},
+                               {"upstreams", std::move(upstreams)},
                                {"identity", optional_text(entry.identity)},
                                {"identity_kind", identity_kind(config, entry.identity)},
                                {"state", "idle"},
@@ -101,13 +140,11 @@ json::array describe(const Config& config, const proxy::Registries& registries) 
 json::array describe(const proxy::Fills& fills) {
   json::array all;
   for (const auto& fill : fills.progress()) {
-    all.push_back(
-        json::object{{"digest", fill.digest.to_string()},
-                     {"registry", fill.registry},
-                     {"repository", fill.repository},
-                     {"bytes", fill.bytes},
-                     {"total", fill.total ? json::value(*fill.total) : json::value(nullptr)},
-                     {"readers", fill.readers}});
+    json::object one = describe_fill(fill);
+    one["digest"] = fill.digest.to_string();
+    one["registry"] = fill.registry;
+    one["repository"] = fill.repository;
+    all.push_back(std::move(one));
   }
   return all;
 }
@@ -135,7 +172,8 @@ json::object describe(const cache::Scrub& scrub, Instant now) {
 std::uint64_t fetched_bytes(const proxy::Registries& registries) {
   std::uint64_t bytes = 0;
   for (const auto& [name, registry] : registries.used()) {
-    for (const auto& [identity, upstream] : registry->upstreams()) bytes += upstream->stats().bytes;
+    for (const auto& [identities, upstream] : registry->upstreams())
+      bytes += upstream->stats().bytes;
   }
   return bytes;
 }
@@ -146,6 +184,20 @@ json::value seconds_since(const Clock& clock, std::int64_t unix_seconds) {
   const auto now =
       std::chrono::duration_cast<std::chrono::seconds>(clock.wall().time_since_epoch());
   return std::max<std::int64_t>(0, now.count() - unix_seconds);
+}
+
+json::object describe(const proxy::Server::Figures& connections) {
+  return {{"open", connections.open},
+          {"users", connections.users},
+          {"accepted", connections.accepted},
+          {"refused", json::object{{"user", connections.refused_user},
+                                   {"full", connections.refused_full},
+                                   {"descriptors", connections.refused_descriptors},
+                                   {"address", connections.refused_address}}},
+          {"shed", connections.shed},
+          {"ended", json::object{{"idle", connections.ended_idle},
+                                 {"head", connections.ended_head},
+                                 {"slow", connections.ended_slow}}}};
 }
 
 json::array describe(const std::vector<cache::Store::NextVictim>& victims, const Clock& clock) {
@@ -162,6 +214,19 @@ json::array describe(const std::vector<cache::Store::NextVictim>& victims, const
 }
 
 }  // namespace
+
+Control::Control(Sources sources)
+    : sources_(std::move(sources)),
+      cache_(
+          {.store = sources_.store, .registries = sources_.registries, .access = sources_.access}),
+      explainer_({.config = sources_.config,
+                  .clock = sources_.clock,
+                  .store = sources_.store,
+                  .registries = sources_.registries,
+                  .fills = sources_.fills,
+                  .access = sources_.access,
+                  .upstreams = [this] { return describe(sources_.config, sources_.registries); }}),
+      started_(sources_.clock.now()) {}
 
 json::object Control::status() const {
   const auto stats = sources_.store.stats();
@@ -204,9 +269,12 @@ json::object Control::status() const {
                                {"bytes_served", traffic.bytes_served},
                                {"bytes_saved", traffic.bytes_saved},
                                {"bytes_fetched", fetched_bytes(sources_.registries)}}},
+      {"connections",
+       describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},
-      {"fills", describe(sources_.fills)}};
+      {"fills", describe(sources_.fills)},
+      {"warm", sources_.warm_status()}};
 }
 
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
@@ -222,6 +290,14 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   }
   if (Verifier::answers(path)) {
     co_await sources_.verifier.handle(exchange);
+    co_return;
+  }
+  if (WarmControl::answers(path)) {
+    co_await sources_.warm.handle(exchange);
+    co_return;
+  }
+  if (Explainer::answers(path)) {
+    co_await explainer_.handle(exchange);
     co_return;
   }
   if (!co_await sources_.access.allows(Right::look, exchange.peer())) {
@@ -240,7 +316,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
                                   "/v1/login, /v1/logout, /v1/pin, /v1/unpin, /v1/purge, "
-                                  "/v1/verify and /v1/reload");
+                                  "/v1/verify, /v1/warm and /v1/reload");
     co_return;
   }
   json::object answer;
@@ -261,7 +337,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
                                   "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
-                                  "/v1/images, /v1/config and /v1/credentials");
+                                  "/v1/images, /v1/explain, /v1/config and /v1/credentials");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;

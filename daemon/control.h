@@ -15,12 +15,15 @@
 #include "daemon/access.h"
 #include "daemon/cache_control.h"
 #include "daemon/credentials.h"
+#include "daemon/explanation.h"
 #include "daemon/options.h"
 #include "daemon/verification.h"
+#include "daemon/warm_control.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
+#include "proxy/server.h"
 
 namespace staithe::daemon {
 
@@ -37,13 +40,13 @@ class Control final : public proxy::Handler {
     Access& access;
     Credentials& credentials;
     Verifier& verifier;
+    WarmControl& warm;
+    std::function<boost::json::object()> warm_status;  // what is warmed, and what is to be
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
+    // Of the registry's listeners.
+    std::function<proxy::Server::Figures()> connections = {};
   };
-  explicit Control(Sources sources)
-      : sources_(sources),
-        cache_(
-            {.store = sources.store, .registries = sources.registries, .access = sources.access}),
-        started_(sources.clock.now()) {}
+  explicit Control(Sources sources);
 
   enum class State { starting, ready, draining };
   void set_state(State state) { state_ = state; }
@@ -60,6 +63,7 @@ class Control final : public proxy::Handler {
 
   Sources sources_;
   CacheControl cache_;
+  Explainer explainer_;
   Instant started_;
   State state_ = State::starting;
   std::vector<std::string> addresses_;

@@ -254,7 +254,7 @@ asio::awaitable<Credentials::Reply> Credentials::credential(Asked asked, proxy::
         registry, auth::ServiceAccount{
                       .client_id = *client, .tenant_id = *tenant, .token = auth::Secret(token)});
   } else {
-    proxy::Upstream& upstream = registry->upstream(
+    proxy::UpstreamList& upstream = registry->upstream(
         repository.empty() ? std::string() : registry->canonical(std::string(repository)));
     login = co_await upstream.authorizer().login();
   }
@@ -326,13 +326,13 @@ struct Credentials::Renewals {
   Event changed;
 };
 
-// `registry` keeps `upstream` alive, whatever a reload does meanwhile.
+// `registry` keeps `authorizer` alive, whatever a reload does meanwhile.
 asio::awaitable<void> Credentials::renew_one(std::shared_ptr<Renewals> renewals, std::size_t index,
                                              proxy::RegistryPtr registry,
-                                             proxy::Upstream* upstream) {
+                                             auth::Authorizer* authorizer) {
   try {
     const auto slot = co_await renewals->slots.acquire();
-    co_await upstream->authorizer().renew();
+    co_await authorizer->renew();
   } catch (const Failure& failure) {
     renewals->all[index].error = failure.error().detail;
   } catch (const boost::system::system_error&) {
@@ -354,14 +354,17 @@ asio::awaitable<Credentials::Reply> Credentials::renew(Asked asked) {
   const auto renewals = std::make_shared<Renewals>(sources_.loop);
   struct Task {
     proxy::RegistryPtr registry;
-    proxy::Upstream* upstream;
+    auth::Authorizer* authorizer;
   };
   std::vector<Task> work;
   for (const proxy::RegistryPtr& registry : registries) {
-    for (const auto& [identity, upstream] : registry->upstreams()) {
-      if (!has_credential(identity)) continue;
-      renewals->all.push_back({registry->name(), identity});
-      work.push_back({registry, upstream.get()});
+    for (const auto& [identities, upstream] : registry->upstreams()) {
+      const auto authorizers = upstream->authorizers();
+      for (std::size_t i = 0; i < identities.size(); ++i) {
+        if (!has_credential(identities[i])) continue;
+        renewals->all.push_back({registry->name(), identities[i]});
+        work.push_back({registry, authorizers[i]});
+      }
     }
   }
   if (work.empty() && !asked["registry"].empty())
@@ -370,7 +373,7 @@ asio::awaitable<Credentials::Reply> Credentials::renew(Asked asked) {
   renewals->left = work.size();
   for (std::size_t i = 0; i < work.size(); ++i) {
     if (!sources_.tasks.spawn("renewal on request",
-                              renew_one(renewals, i, work[i].registry, work[i].upstream)))
+                              renew_one(renewals, i, work[i].registry, work[i].authorizer)))
       throw Failure(Errc::cancelled, "the daemon is stopping");
   }
   while (renewals->left > 0) co_await renewals->changed.wait();

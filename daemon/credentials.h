@@ -75,7 +75,8 @@ class Credentials {
   Reply list();
   asio::awaitable<Reply> renew(Asked asked);
   static asio::awaitable<void> renew_one(std::shared_ptr<Renewals> renewals, std::size_t index,
-                                         proxy::RegistryPtr registry, proxy::Upstream* upstream);
+                                         proxy::RegistryPtr registry,
+                                         proxy::auth::Authorizer* authorizer);
   asio::awaitable<Reply> sign_in(Asked asked, proxy::Peer caller);
   asio::awaitable<Reply> sign_out(Asked asked, proxy::Peer caller);
   // Throws Failure(registry_unknown) or Failure(bad_request).

@@ -1,7 +1,7 @@
 #include "daemon/ending_watch.h"
 
 #include "cache/log.h"
-#include "proxy/upstream.h"
+#include "proxy/upstream_list.h"
 
 namespace staithe::daemon {
 namespace {
@@ -38,9 +38,11 @@ asio::awaitable<void> EndingWatch::run() {
 
 void EndingWatch::look() {
   for (const auto& [name, registry] : registries_.used()) {
-    for (const auto& [identity, upstream] : registry->upstreams()) {
-      for (const auto& ending : upstream->authorizer().endings()) {
-        if (ending.is_near()) warn(name, ending);
+    for (const auto& [identities, upstream] : registry->upstreams()) {
+      for (const proxy::auth::Authorizer* authorizer : upstream->authorizers()) {
+        for (const auto& ending : authorizer->endings()) {
+          if (ending.is_near()) warn(name, ending);
+        }
       }
     }
   }

@@ -2,10 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cassert>
-#include <utility>
-
-#include "daemon/values.h"
 
 namespace staithe::daemon {
 namespace {
@@ -32,7 +28,7 @@ constexpr std::array<Word, 8> kKinds{{{"anonymous"},
                                       {"docker-config"}}};
 constexpr std::array<Word, 4> kSources{{{"auto"}, {"imds"}, {"arc"}, {"app-service"}}};
 
-constexpr std::array<Table, 12> kTables{{
+constexpr std::array<Table, 13> kTables{{
     {"listen", Shape::single, "Where clients and operators find the daemon."},
     {"access", Shape::single, "Who may use this machine's identity through the listeners."},
     {"cache", Shape::single,
@@ -40,6 +36,8 @@ constexpr std::array<Table, 12> kTables{{
      "filesystem, \"80%\"."},
     {"freshness", Shape::single,
      "How long a tag is trusted; a [[registry]] may override both keys."},
+    {"warm", Shape::single,
+     "Images that are brought into the cache when the daemon starts; pulls go first."},
     {"limits", Shape::single, "Bounds on clients and on waiting for upstream."},
     {"azure", Shape::single, "The cloud that this machine's identity belongs to."},
     {"log", Shape::single, "What is logged, and how."},
@@ -160,6 +158,28 @@ constexpr Option kOptions[] = {
      .slot = [](Target t) -> milliseconds& { return t.config->freshness.serve_stale; },
      .least = 0,
      .most = 365 * kDay},
+    {.table = "freshness",
+     .key = "serve_gone",
+     .grammar = Grammar::duration,
+     .standard = R"("0s")",
+     .help = "As serve_stale, for a tag that upstream says it has not (404); 0s: never",
+     .slot = [](Target t) -> milliseconds& { return t.config->freshness.serve_gone; },
+     .least = 0,
+     .most = 365 * kDay},
+
+    {.table = "warm",
+     .key = "images",
+     .grammar = Grammar::image,
+     .list = true,
+     .standard = "[]",
+     .help = "Names as docker takes them; one that fails is tried again, with growing pauses",
+     .slot = [](Target t) -> std::vector<std::string>& { return t.config->warm.images; }},
+    {.table = "warm",
+     .key = "platform",
+     .grammar = Grammar::platform,
+     .standard = R"("")",
+     .help = "\"linux/amd64\", \"linux/arm64/v8\", or \"all\"; empty: this machine's",
+     .slot = [](Target t) -> std::string& { return t.config->warm.platform; }},
 
     {.table = "limits",
      .key = "connections",
@@ -174,9 +194,9 @@ constexpr Option kOptions[] = {
      .grammar = Grammar::count,
      .standard = "2000",
      .help = "Clients of one local user at one time",
+     .slot = [](Target t) -> auto& { return t.config->proxy.limits.connections_per_user; },
      .least = 1,
-     .most = 1'000'000,
-     .availability = Availability::later},
+     .most = 1'000'000},
     {.table = "limits",
      .key = "header_timeout",
      .grammar = Grammar::duration,
@@ -189,7 +209,7 @@ constexpr Option kOptions[] = {
      .key = "idle_timeout",
      .grammar = Grammar::duration,
      .standard = R"("150s")",
-     .help = "How long a connection is kept for a client's next request; clients expect 130s",
+     .help = "For a client's next request (clients expect 130s), or to take some of its answer",
      .slot = [](Target t) -> milliseconds& { return t.config->proxy.limits.idle_timeout; },
      .least = kSecond,
      .most = kDay},
@@ -285,9 +305,11 @@ constexpr Option kOptions[] = {
      .slot = [](Target t) -> std::string& { return t.registry->identity; }},
     {.table = "registry",
      .key = "upstream",
-     .grammar = Grammar::origin_url,
+     .grammar = Grammar::upstream_url,
      .list = true,
-     .help = "Where content comes from; absent: https:// and the name",
+     .help = "Where content comes from, tried in order: mirrors, and last the registry itself, to "
+             "whose origin alone its identity goes; a path stands for prefix there; absent: "
+             "https:// and the name",
      .slot = [](Target t) -> std::vector<std::string>& { return t.registry->upstream; }},
     {.table = "registry",
      .key = "prefix",
@@ -358,6 +380,13 @@ constexpr Option kOptions[] = {
      .grammar = Grammar::duration,
      .help = "As in [freshness]",
      .slot = [](Target t) -> milliseconds& { return t.registry->freshness.serve_stale; },
+     .least = 0,
+     .most = 365 * kDay},
+    {.table = "registry.freshness",
+     .key = "serve_gone",
+     .grammar = Grammar::duration,
+     .help = "As in [freshness]",
+     .slot = [](Target t) -> milliseconds& { return t.registry->freshness.serve_gone; },
      .least = 0,
      .most = 365 * kDay},
 
@@ -521,28 +550,6 @@ static_assert(kKinds[7].text == "docker-config" && kKinds[1].text == "managed-id
 static_assert(static_cast<std::size_t>(proxy::ManagedIdentitySource::app_service) == 3);
 static_assert(kSources[3].text == "app-service" && kSources[1].text == "imds");
 
-std::string toml_string(std::string_view text) {
-  constexpr std::string_view kHex = "0123456789ABCDEF";
-  std::string result = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      result += {'\\', c};
-    } else if (byte < ' ' || byte == 0x7f) {
-      result += "\\u00";
-      result += {kHex[byte >> 4], kHex[byte & 15]};
-    } else {
-      result += c;
-    }
-  }
-  return result + "\"";
-}
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
-
 }  // namespace
 
 std::span<const Option> options() { return kOptions; }
@@ -564,121 +571,6 @@ bool belongs_to(const Option& option, std::string_view kind) {
     kinds.remove_prefix(std::min(end + 1, kinds.size()));
   }
   return false;
-}
-
-std::string accepted(const Option& option) {
-  const auto duration = [](std::int64_t ms) { return format_duration(milliseconds(ms)); };
-  switch (option.grammar) {
-    case Grammar::flag:
-      return "true or false";
-    case Grammar::count:
-      return std::to_string(option.least) + " to " + std::to_string(option.most);
-    case Grammar::duration:
-      return duration(option.least) + " to " + duration(option.most);
-    case Grammar::size: {
-      const std::string least =
-          format_size({.bytes = static_cast<std::uint64_t>(option.least), .share = 0});
-      return least + " or more, or " + std::to_string(option.least_percent) + "% to " +
-             std::to_string(option.most_percent) + "%";
-    }
-    case Grammar::word: {
-      std::string text;
-      for (const Word& word : option.words) {
-        if (word.available) text += (text.empty() ? "" : ", ") + toml_string(word.text);
-      }
-      return text;
-    }
-    case Grammar::path:
-      return "an absolute path";
-    case Grammar::listen_address:
-      return "\"127.0.0.1:5050\", \"[::1]:5050\" or \"unix:/path\"";
-    case Grammar::host:
-      return "host[:port]";
-    case Grammar::host_pattern:
-      return "a host or \"*.suffix\"";
-    case Grammar::host_suffix:
-      return "a suffix such as \"azurecr.io\"";
-    case Grammar::registry_name:
-      return "a registry host as written in image names, or \"*.suffix\"";
-    case Grammar::origin_url:
-      return "\"https://host[:port]\", or http:// written out";
-    case Grammar::authority:
-      return "\"https://host[:port]\", or http:// with a loopback name";
-    case Grammar::audience:
-      return "a URI such as \"https://containerregistry.azure.net\"";
-    case Grammar::repository_prefix:
-      return "repository components such as \"team-a/\"";
-    case Grammar::identity_name:
-      return "the NAME of an [identity.NAME]";
-    case Grammar::account:
-      return "a name or a number";
-    case Grammar::guid:
-      return "a GUID";
-    case Grammar::azure_resource_id:
-      return "\"/subscriptions/...\"";
-    case Grammar::helper_name:
-      return "the suffix of a docker-credential program, such as \"ecr-login\"";
-    case Grammar::plain_text:
-      return "text of at most 255 bytes";
-    case Grammar::date:
-      return "a date without quotes, such as 2027-01-31";
-  }
-  std::unreachable();
-}
-
-void store(const Option& option, const Target& target, OptionValue value) {
-  std::visit(
-      Overloaded{
-          [](std::monostate) {},
-          [&](const Choice& choice) { choice.set(target, std::get<WordIndex>(value).index); },
-          [&](Member<std::filesystem::path> member) {
-            member(target) = std::get<std::string>(std::move(value));
-          },
-          [&]<class T>(Member<T> member) { member(target) = std::get<T>(std::move(value)); },
-      },
-      option.slot);
-}
-
-OptionValue fetch(const Option& option, const Target& target) {
-  return std::visit(
-      Overloaded{
-          [](std::monostate) -> OptionValue { std::unreachable(); },
-          [&](const Choice& choice) -> OptionValue { return WordIndex{choice.get(target)}; },
-          [&](Member<std::filesystem::path> member) -> OptionValue {
-            return member(target).string();
-          },
-          [&]<class T>(Member<T> member) -> OptionValue { return member(target); },
-      },
-      option.slot);
-}
-
-std::string toml_text(const Option& option, const OptionValue& value) {
-  return std::visit(
-      Overloaded{
-          [](bool flag) -> std::string { return flag ? "true" : "false"; },
-          [](std::size_t count) { return std::to_string(count); },
-          [](milliseconds duration) { return "\"" + format_duration(duration) + "\""; },
-          [](const cache::Size& size) {
-            const std::string text = format_size(size);
-            return text.find_first_not_of("0123456789") == text.npos ? text : "\"" + text + "\"";
-          },
-          [](const std::string& text) { return toml_string(text); },
-          [](const std::vector<std::string>& texts) {
-            std::string list;
-            for (const std::string& text : texts) {
-              list += (list.empty() ? "" : ", ") + toml_string(text);
-            }
-            return "[" + list + "]";
-          },
-          [](const std::optional<std::chrono::sys_days>& date) {
-            return date ? format_date(*date) : std::string();
-          },
-          [&](WordIndex word) {
-            assert(word.index < option.words.size());
-            return toml_string(option.words[word.index].text);
-          },
-      },
-      value);
 }
 
 }  // namespace staithe::daemon

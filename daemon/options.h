@@ -28,6 +28,14 @@ inline constexpr std::size_t kMaxConfigBytes = 1 << 20;
 // [azure] cloud: decides which registry host suffixes are Azure's.
 enum class Cloud { public_cloud, china, us_government };
 
+// [warm]
+struct WarmSettings {
+  std::vector<std::string> images;  // as parse_image_name() takes them, of configured registries
+  std::string platform;             // as parse_platform_choice() takes it
+
+  bool operator==(const WarmSettings&) const = default;
+};
+
 struct Config {
   // Listen addresses as the file gives them ("127.0.0.1:5050", "[::1]:5050", "unix:/path"; see
   // parse_listen_address in values.h). Registries in the order of the file, each with its
@@ -38,6 +46,7 @@ struct Config {
   std::chrono::milliseconds drain_timeout{30'000};
   log::Settings log;
   proxy::Freshness freshness;  // of every registry that does not override it
+  WarmSettings warm;
   // What proxy.azure.acr_suffixes was made of.
   Cloud cloud = Cloud::public_cloud;
   std::vector<std::string> extra_acr_suffixes;

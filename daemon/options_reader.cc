@@ -7,7 +7,10 @@
 #include <utility>
 
 #include "cache/escape.h"
+#include "daemon/image_name.h"
+#include "daemon/platform.h"
 #include "daemon/values.h"
+#include "proxy/registries.h"
 
 namespace staithe::daemon {
 namespace {
@@ -85,12 +88,24 @@ Parsed<std::string> parse_text(const Option& option, std::string_view text,
       return parse_registry_name(text);
     case Grammar::origin_url:
       return parse_origin_url(text);
+    case Grammar::upstream_url:
+      return parse_upstream_url(text);
     case Grammar::authority:
       return parse_authority(text);
     case Grammar::audience:
       return parse_audience(text);
     case Grammar::repository_prefix:
       return parse_repository_prefix(text);
+    case Grammar::image: {
+      const auto image = parse_image_name(text);
+      if (!image) return std::unexpected(image.error().detail);
+      return std::string(text);
+    }
+    case Grammar::platform: {
+      const auto choice = parse_platform_choice(text);
+      if (!choice) return std::unexpected(choice.error().detail);
+      return choice->to_string();
+    }
     case Grammar::identity_name:
       return parse_identity_name(text);
     case Grammar::account:
@@ -248,6 +263,7 @@ void OptionsReader::read_root(const toml::table& root) {
   // After the identities, since $AZURE_AUTHORITY_HOST speaks for a workload identity.
   if (azure.authority.empty()) azure.authority = hosts_of(config_.cloud).authority;
   read_registries(root);
+  check_warm(given_["warm"]);
 }
 
 const toml::table* OptionsReader::as_table(const toml::node& node, const std::string& path) {
@@ -474,6 +490,17 @@ void OptionsReader::check_listen(const Given& given) {
     fault(line == given.end() ? 0 : line->second, "listen.control",
           shown(config_.control_socket.native()) +
               " is longer than the 107 bytes that a Unix socket's path has");
+  }
+}
+
+// Once the registries are known.
+void OptionsReader::check_warm(const Given& given) {
+  for (const std::string& text : config_.warm.images) {
+    const auto image = parse_image_name(text);
+    if (!image || proxy::match_registry(config_.proxy.registries, image->registry)) continue;
+    fault(given.at("images"), "warm.images",
+          shown(text) + " is an image of " + image->registry +
+              ", which is not configured; accepted: images of registries that have a [[registry]]");
   }
 }
 

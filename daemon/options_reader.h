@@ -93,7 +93,10 @@ class OptionsReader {
   void use_built_in_registries();
 
   void check_listen(const Given& given);
+  void check_warm(const Given& given);
   void check_registry(const Registry& at, proxy::RegistrySettings& registry);
+  void check_upstreams(const Registry& at, proxy::RegistrySettings& registry);
+  void check_mirrors(const Registry& at, const proxy::RegistrySettings& registry);
   void check_names();
   // `key` of the table `label` names an identity; there must be one.
   void check_identity_reference(const std::string& label, std::string_view key, const Given& given,

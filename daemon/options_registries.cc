@@ -1,4 +1,5 @@
 // [[registry]]: what several of them, and the identities that they name, must be to each other.
+#include <algorithm>
 #include <array>
 #include <set>
 #include <utility>
@@ -7,12 +8,14 @@
 #include "daemon/options_reader.h"
 #include "daemon/values.h"
 #include "proxy/auth/trust.h"
+#include "proxy/upstream_entries.h"
 #include "proxy/url.h"
 
 namespace staithe::daemon {
 namespace {
 
 constexpr std::size_t kMaxRegistries = 1000;
+constexpr std::size_t kMaxUpstreams = 8;
 
 // The registries that answer while the file has none, besides the cloud's own.
 struct BuiltIn {
@@ -84,6 +87,9 @@ void OptionsReader::read_registries(const toml::table& root) {
   for (std::size_t i = 0; i < registries_.size(); ++i) {
     check_registry(registries_[i], config_.proxy.registries[i]);
   }
+  for (std::size_t i = 0; i < registries_.size(); ++i) {
+    check_mirrors(registries_[i], config_.proxy.registries[i]);
+  }
   check_names();
 }
 
@@ -149,9 +155,8 @@ void OptionsReader::check_registry(const Registry& at, proxy::RegistrySettings& 
     fault(at.given.at("upstream"), at.label + ".upstream",
           "a wildcard has no upstream of its own: content comes from the very registry that the "
           "client names; to send one elsewhere, write a [[registry]] with its exact name");
-  } else if (registry.upstream.size() > 1) {
-    fault(at.given.at("upstream"), at.label + ".upstream",
-          "more than one upstream is " + std::string(kNotAvailable) + "; accepted: one URL");
+  } else {
+    check_upstreams(at, registry);
   }
   if (is_wildcard && registry.is_default) {
     fault(at.given.at("default"), at.label + ".default",
@@ -179,6 +184,52 @@ void OptionsReader::check_registry(const Registry& at, proxy::RegistrySettings& 
             shown(below.prefix) +
                 " is already given for this registry; accepted: each prefix "
                 "once");
+    }
+  }
+}
+
+void OptionsReader::check_upstreams(const Registry& at, proxy::RegistrySettings& registry) {
+  std::set<std::string> urls;
+  std::string wrong;
+  if (registry.upstream.size() > kMaxUpstreams) {
+    wrong = "there are " + std::to_string(registry.upstream.size()) +
+            "; accepted: at most 8, since a request may have to wait for each of them";
+  }
+  for (const std::string& text : registry.upstream) {
+    const auto url = proxy::Url::parse(text);
+    if (!url) {
+      wrong = url.error().detail;
+    } else if (!urls.insert(url->wire()).second) {
+      wrong = shown(text) + " stands there twice; accepted: each URL once";
+    }
+  }
+  if (wrong.empty()) return;
+  fault(at.given.at("upstream"), at.label + ".upstream", std::move(wrong));
+  registry.upstream.clear();
+}
+
+// A mirror may be a registry of this file, and is then asked with that one's identity. What a
+// wildcard's "*" stands for is known here.
+void OptionsReader::check_mirrors(const Registry& at, const proxy::RegistrySettings& registry) {
+  if (registry.upstream.size() < 2) return;
+  for (const proxy::UpstreamEntry& entry :
+       proxy::upstream_entries(registry.name, registry, config_.proxy.registries, {})) {
+    if (entry.own) continue;
+    std::vector<std::string> identities{entry.settings.identity};
+    for (const proxy::IdentityFor& below : entry.settings.identity_for)
+      identities.push_back(below.identity);
+    const bool for_azure = std::ranges::any_of(identities, [&](const std::string& identity) {
+      const auto found = config_.proxy.identities.find(identity);
+      return found != config_.proxy.identities.end() && is_for_azure(found->second.kind);
+    });
+    if (!for_azure) continue;
+    const proxy::Url url = value_or_throw(proxy::Url::parse(entry.url));
+    const auto usable =
+        proxy::auth::check_acr_origin(url.origin(), config_.proxy.azure.acr_suffixes);
+    if (!usable) {
+      fault(at.given.at("upstream"), at.label + ".upstream",
+            "a [[registry]] of this file gives " + shown(entry.url) +
+                " an identity that is for Azure: " + usable.error().detail);
     }
   }
 }
@@ -250,14 +301,11 @@ void OptionsReader::check_token_goes_to_acr(const proxy::RegistrySettings& regis
               "azure.acr_suffixes");
     return;
   }
-  for (const std::string& text : registry.upstream) {
-    const auto url = proxy::Url::parse(text);
-    if (!url) {
-      fault(given.at("identity"), label + ".identity", url.error().detail);
-    } else if (const auto usable = proxy::auth::check_acr_origin(url->origin(), suffixes);
-               !usable) {
-      fault(given.at("identity"), label + ".identity", usable.error().detail);
-    }
+  if (registry.upstream.empty()) return;
+  // Mirrors are not sent it (check_mirrors).
+  const proxy::Url url = value_or_throw(proxy::Url::parse(registry.upstream.back()));
+  if (const auto usable = proxy::auth::check_acr_origin(url.origin(), suffixes); !usable) {
+    fault(given.at("identity"), label + ".identity", usable.error().detail);
   }
 }
 

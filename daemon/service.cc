@@ -23,7 +23,14 @@ constexpr unsigned restricted_control_mode = 0666;
 constexpr unsigned registry_mode = 0666;
 // A node that starts asks for many images at once, each by a helper of its own.
 constexpr std::size_t control_connections = 1024;
-constexpr std::size_t control_body_bytes = 64 * 1024;
+// Where everybody may connect, nobody can keep the others out.
+constexpr std::size_t control_connections_per_user = 512;
+// Of the process's descriptors, what clients of the registry may not take: for blobs, upstream, the
+// index and the control socket, whose own connections come out of these.
+constexpr rlim_t kept_descriptors = 256;
+constexpr std::size_t control_spare_descriptors = 8;
+// The longest is a list of images to warm.
+constexpr std::size_t control_body_bytes = most_warm_bytes;
 
 void report_store(std::string_view event, std::string_view sentence) {
   log::warn("cache", {{"what", event}, {"detail", sentence}});
@@ -73,7 +80,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
           [this](const std::string& name, const proxy::RegistrySettings& settings,
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
       fills_(loop_, store_, clock_),
-      proxy_(loop_, registries_, store_, fills_, tasks_),
+      proxy_(loop_, registries_, store_, fills_, tasks_, clock_),
       credentials_(
           {.loop = loop_,
            .config = config_,
@@ -92,6 +99,13 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                .sign_out =
                    [this](proxy::RegistryPtr registry) { return sign_out(std::move(registry)); }}}),
       verifier_({.store = store_, .clock = clock_, .access = access_}),
+      warmer_({.clock = clock_,
+               .store = store_,
+               .registries = registries_,
+               .proxy = proxy_,
+               .fills = fills_}),
+      standing_warm_(loop_, {.clock = clock_, .random = random_, .warmer = warmer_}, config_.warm),
+      warm_control_({.warmer = warmer_, .access = access_}),
       ending_watch_(clock_, registries_, identities_),
       control_({.config = config_,
                 .clock = clock_,
@@ -102,16 +116,27 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .access = access_,
                 .credentials = credentials_,
                 .verifier = verifier_,
-                .reload = [this] { return reload(); }}),
+                .warm = warm_control_,
+                .warm_status =
+                    [this] {
+                      return boost::json::object{{"configured", standing_warm_.status()},
+                                                 {"running", warmer_.running()}};
+                    },
+                .reload = [this] { return reload(); },
+                .connections = [this] { return registry_server_.figures(); }}),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
+                        .connections_per_user = config_.proxy.limits.connections_per_user,
                         .connection = {.header_timeout = config_.proxy.limits.header_timeout,
-                                       .idle_timeout = config_.proxy.limits.idle_timeout}},
+                                       .idle_timeout = config_.proxy.limits.idle_timeout},
+                        .kept_descriptors = kept_descriptors},
                        proxy_, store_.disk_pool()),
-      control_server_(
-          loop_,
-          {.connections = control_connections, .connection = {.body_bytes = control_body_bytes}},
-          control_, store_.disk_pool()),
+      control_server_(loop_,
+                      {.connections = control_connections,
+                       .connections_per_user = control_connections_per_user,
+                       .connection = {.body_bytes = control_body_bytes},
+                       .spare_descriptors = control_spare_descriptors},
+                      control_, store_.disk_pool()),
       stop_asked_(loop_) {}
 
 Service::~Service() = default;
@@ -124,8 +149,7 @@ proxy::HttpLimits Service::http_limits() const {
 
 proxy::auth::Place Service::place(const std::string& name,
                                   const proxy::RegistrySettings& settings) const {
-  const std::string text =
-      settings.upstream.empty() ? "https://" + name : settings.upstream.front();
+  const std::string text = settings.upstream.empty() ? "https://" + name : settings.upstream.back();
   // Docker Hub's registry has another host than its name.
   const proxy::Url base = value_or_throw(
       proxy::Url::parse(text == "https://docker.io" ? "https://registry-1.docker.io" : text));
@@ -169,7 +193,7 @@ std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
                                 .redirects = std::move(redirects),
                                 .max_connections = settings.max_connections,
                                 .limits = http_limits()},
-      std::move(authorizer), http_, clock_);
+      std::move(authorizer), http_, clock_, random_);
 }
 
 void Service::listen() {
@@ -232,6 +256,7 @@ asio::awaitable<void> Service::run() {
     if (const auto interval = watchdog_interval())
       tasks_.spawn("watchdog", feed_watchdog(*interval));
     tasks_.spawn("watching for ends", ending_watch_.run());
+    tasks_.spawn("warming", standing_warm_.run());
     while (!stopping_) co_await stop_asked_.wait();
     co_await drain();
   } catch (...) {
@@ -264,12 +289,14 @@ Faults Service::reload() {
   config_.cache.min_free = config->cache.min_free;
   config_.cache.scrub_interval = config->cache.scrub_interval;
   config_.drain_timeout = config->drain_timeout;
+  config_.warm = config->warm;
   config_.log.level = config->log.level;
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
   if (!same_access) tasks_.spawn("access", reload_access());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
+  standing_warm_.set(config_.warm);
   store_.scrub().set_interval(config_.cache.scrub_interval);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
@@ -281,6 +308,7 @@ asio::awaitable<void> Service::drain() {
   notify("STOPPING=1\nSTATUS=draining");
   log::info("draining", {{"connections", registry_server_.connections()}});
   proxy_.set_ready(false);
+  warmer_.stop();
   control_.set_state(Control::State::draining);
   registry_server_.drain();
   asio::steady_timer timer(loop_, config_.drain_timeout);
@@ -290,6 +318,7 @@ asio::awaitable<void> Service::drain() {
 asio::awaitable<void> Service::close() {
   // What connections may be waiting for ends first: an identity service takes up to a minute, and
   // an upstream that is silent in the middle of a blob is waited for longer.
+  warmer_.stop();
   tasks_.cancel();
   programs_.stop();
   co_await fills_.stop();

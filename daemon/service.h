@@ -24,7 +24,10 @@
 #include "daemon/control.h"
 #include "daemon/ending_watch.h"
 #include "daemon/options.h"
+#include "daemon/standing_warm.h"
 #include "daemon/systemd.h"
+#include "daemon/warm_control.h"
+#include "daemon/warming.h"
 #include "proxy/auth/identities.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
@@ -88,6 +91,9 @@ class Service {
   proxy::Proxy proxy_;
   Credentials credentials_;
   Verifier verifier_;
+  Warmer warmer_;
+  StandingWarm standing_warm_;
+  WarmControl warm_control_;
   EndingWatch ending_watch_;
   Control control_;
   proxy::Server registry_server_;

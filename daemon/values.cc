@@ -183,10 +183,7 @@ Parsed<std::string> parse_origin(std::string_view text, const std::string& accep
   std::string_view authority = text.substr(scheme.size());
   if (authority.ends_with('/')) authority.remove_suffix(1);
   if (authority.find('/') != authority.npos) {
-    return wrong(shown(text) +
-                 " has a path; what stands before the repository upstream is the "
-                 "key prefix; " +
-                 accepted);
+    return wrong(shown(text) + " has a path; " + accepted);
   }
   const auto parts = split_host(lower(authority));
   if (!parts) return wrong(shown(text) + ": " + parts.error() + "; " + accepted);
@@ -383,6 +380,28 @@ Parsed<std::string> parse_host_suffix(std::string_view text) {
 
 Parsed<std::string> parse_origin_url(std::string_view text) {
   return parse_origin(text, "accepted: \"https://host[:port]\", or http:// written out");
+}
+
+Parsed<std::string> parse_upstream_url(std::string_view text) {
+  const std::string accepted = "accepted: \"https://host[:port][/prefix]\", or http:// written out";
+  const std::size_t scheme_end = text.find("://");
+  const std::size_t slash = scheme_end == text.npos ? text.npos : text.find('/', scheme_end + 3);
+  if (slash == text.npos || text.find_first_of("@?#") != text.npos) {
+    return parse_origin(text, accepted);
+  }
+  auto origin = parse_origin(text.substr(0, slash), accepted);
+  std::string prefix(text.substr(slash + 1));
+  if (!origin || prefix.empty()) return origin;
+  if (!prefix.ends_with('/')) prefix += '/';
+  if (prefix.starts_with("v2/")) {
+    return wrong(shown(text) +
+                 ": the path is what stands before a repository's name there, and /v2/ is no part "
+                 "of a name; " +
+                 accepted);
+  }
+  if (auto good = parse_repository_prefix(prefix); !good) return wrong(good.error());
+  prefix.pop_back();
+  return *origin + "/" + prefix;
 }
 
 Parsed<std::string> parse_authority(std::string_view text) {

@@ -49,6 +49,9 @@ Parsed<std::string> parse_host_suffix(std::string_view text);
 // "https://host[:port]", http if written out. A trailing slash is dropped; path, query and userinfo
 // are refused, and userinfo and query are not quoted in the error.
 Parsed<std::string> parse_origin_url(std::string_view text);
+// Likewise, or with a path of repository components, which loses a trailing slash:
+// "https://contoso.azurecr.io/docker-hub".
+Parsed<std::string> parse_upstream_url(std::string_view text);
 // The origin of an Entra authority: https, or http for a loopback name, where no network is
 // between.
 Parsed<std::string> parse_authority(std::string_view text);

@@ -81,7 +81,8 @@ Blobs::Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, Task
 asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
   const std::string scope = scope_of(*registry, repository);
-  if (store_.size_of_blob(digest) && !fills_.admits(digest, scope)) {
+  // A transfer whose answer is still awaited is another's, too, until upstream shows it here.
+  if ((store_.size_of_blob(digest) || fills_.under_way(digest)) && !fills_.admits(digest, scope)) {
     const Shown by = co_await shown(registry, repository, digest);
     if (by == Shown::by_upstream) {
       fills_.admit(digest, scope);
@@ -116,6 +117,22 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
   const Outcome outcome = started ? Outcome::miss : Outcome::collapsed;
   co_await serve_blob(exchange, registry, std::move(repository), std::move(blob), outcome);
   co_return outcome;
+}
+
+asio::awaitable<std::shared_ptr<cache::Blob>> Blobs::want(RegistryPtr registry,
+                                                          std::string repository,
+                                                          cache::Digest digest) {
+  const std::string scope = scope_of(*registry, repository);
+  // A transfer whose answer is still awaited is another's, too, until upstream shows it here.
+  if ((store_.size_of_blob(digest) || fills_.under_way(digest)) && !fills_.admits(digest, scope)) {
+    if (co_await shown(registry, repository, digest) == Shown::by_upstream) {
+      fills_.admit(digest, scope);
+      store_.link(scope, digest);
+    }
+    if (store_.object(digest)) co_return nullptr;
+  }
+  bool started = false;
+  co_return co_await fills_.open(registry, std::move(repository), digest, started);
 }
 
 asio::awaitable<Blobs::Shown> Blobs::shown(RegistryPtr registry, std::string repository,

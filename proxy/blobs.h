@@ -27,6 +27,11 @@ class Blobs {
   // Answers, or throws Failure before the answer. `repository` is canonical.
   asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  cache::Digest digest);
+  // What a GET would bring into the cache, without a client: null if the blob is stored and
+  // upstream shows it within this repository, else the blob that grows. No use of a stored one.
+  // Throws Failure: what upstream answers, or storage_full / storage_failed.
+  asio::awaitable<std::shared_ptr<cache::Blob>> want(RegistryPtr registry, std::string repository,
+                                                     cache::Digest digest);
 
  private:
   enum class Shown { by_memory, by_upstream, by_stale_memory };

@@ -1,6 +1,8 @@
 #include "proxy/connection.h"
 
+#include <linux/sockios.h>
 #include <openssl/crypto.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -24,6 +26,8 @@ namespace http = boost::beast::http;
 
 namespace {
 
+// Most heads fit in the first; who sends more gets more, until the request has been answered.
+constexpr std::size_t first_read_bytes = 1024;
 constexpr std::size_t read_step_bytes = 8 * 1024;
 // After the last answer the connection is read on for a moment, so that closing it sends FIN and
 // not RST: bytes left unread in the socket would turn the close into a reset.
@@ -36,6 +40,23 @@ constexpr std::string_view tls_reply =
 bool is_printable(std::string_view value) {
   return value.find_first_of("\r\n\0", 0, 3) == std::string_view::npos;
 }
+
+// The line before a chunk.
+class ChunkSize {
+ public:
+  explicit ChunkSize(std::uint64_t bytes) {
+    end_ = std::to_chars(text_.data(), text_.data() + 16, bytes, 16).ptr;
+    *end_++ = '\r';
+    *end_++ = '\n';
+  }
+  ChunkSize(const ChunkSize&) = delete;
+  ChunkSize& operator=(const ChunkSize&) = delete;
+  std::string_view text() const { return {text_.data(), end_}; }
+
+ private:
+  std::array<char, 18> text_;
+  char* end_;
+};
 
 }  // namespace
 
@@ -81,18 +102,31 @@ std::string Exchange::head(int status, std::string_view content_type,
   return text;
 }
 
+// The client is given its time piece by piece, so that it is seen to be taking them.
+asio::awaitable<void> Exchange::write(Buffers buffers, int flags) {
+  Connection& connection = connection_;
+  connection.phase_ = Connection::Phase::send;
+  for (std::size_t left = asio::buffer_size(buffers); left > 0;) {
+    connection.pace_.offer(std::chrono::steady_clock::now());
+    std::size_t sent = co_await connection.socket_.async_send(buffers, flags, asio::use_awaitable);
+    connection.pace_.rest(std::chrono::steady_clock::now());
+    connection.written_bytes_ += static_cast<std::int64_t>(sent);
+    left -= sent;
+    for (asio::const_buffer& buffer : buffers) {
+      const std::size_t of_this = std::min(sent, buffer.size());
+      buffer += of_this;
+      sent -= of_this;
+    }
+  }
+  connection.phase_ = Connection::Phase::answer;
+}
+
 asio::awaitable<void> Exchange::reply(int status, std::string_view content_type,
                                       std::string_view body) {
   const std::string text = head(status, content_type, body.size());
-  connection_.set_deadline(connection_.limits_.idle_timeout);
-  if (request_.head() || body.empty()) {
-    co_await asio::async_write(connection_.socket_, asio::buffer(text), asio::use_awaitable);
-  } else {
-    const std::array<asio::const_buffer, 2> buffers = {asio::buffer(text),
-                                                       asio::buffer(body.data(), body.size())};
-    co_await asio::async_write(connection_.socket_, buffers, asio::use_awaitable);
-    sent_ = body.size();
-  }
+  if (request_.head()) body = {};
+  co_await write({asio::buffer(text), asio::buffer(body)});
+  sent_ = body.size();
   announced_ = sent_;
 }
 
@@ -105,36 +139,20 @@ asio::awaitable<void> Exchange::begin(int status, std::string_view content_type,
                                       std::optional<std::uint64_t> content_length,
                                       bool body_at_hand) {
   head_ = head(status, content_type, content_length);
-  connection_.set_deadline(connection_.limits_.idle_timeout);
-  if (request_.head()) {
-    co_await asio::async_write(connection_.socket_, asio::buffer(head_), asio::use_awaitable);
-    announced_ = 0;
-    co_return;
-  }
-  const int flags = body_at_hand ? MSG_MORE : 0;
-  std::size_t done = 0;
-  while (done < head_.size()) {
-    done += co_await connection_.socket_.async_send(
-        asio::buffer(head_.data() + done, head_.size() - done), flags, asio::use_awaitable);
-  }
+  const bool bodiless = request_.head();
+  co_await write({asio::buffer(head_)}, body_at_hand && !bodiless ? MSG_MORE : 0);
+  if (bodiless) announced_ = 0;
 }
 
 asio::awaitable<void> Exchange::send(std::span<const char> bytes) {
   if (bytes.empty()) co_return;
   assert(!announced_ || sent_ + bytes.size() <= *announced_);
-  connection_.set_deadline(connection_.limits_.idle_timeout);
   if (chunked_) {
-    std::array<char, 20> size{};
-    const auto end = std::to_chars(size.data(), size.data() + 16, bytes.size(), 16).ptr;
-    end[0] = '\r';
-    end[1] = '\n';
-    const std::array<asio::const_buffer, 3> buffers = {
-        asio::buffer(size.data(), static_cast<std::size_t>(end + 2 - size.data())),
-        asio::buffer(bytes.data(), bytes.size()), asio::buffer("\r\n", 2)};
-    co_await asio::async_write(connection_.socket_, buffers, asio::use_awaitable);
+    const ChunkSize size(bytes.size());
+    co_await write({asio::buffer(size.text()), asio::buffer(bytes.data(), bytes.size()),
+                    asio::buffer("\r\n", 2)});
   } else {
-    co_await asio::async_write(connection_.socket_, asio::buffer(bytes.data(), bytes.size()),
-                               asio::use_awaitable);
+    co_await write({asio::buffer(bytes.data(), bytes.size())});
   }
   sent_ += bytes.size();
 }
@@ -143,29 +161,27 @@ asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint
   if (begin == end) co_return;
   assert(!announced_ || sent_ + (end - begin) <= *announced_);
   if (chunked_) {
-    std::array<char, 20> size{};
-    const auto last = std::to_chars(size.data(), size.data() + 16, end - begin, 16).ptr;
-    last[0] = '\r';
-    last[1] = '\n';
-    co_await asio::async_write(
-        connection_.socket_,
-        asio::buffer(size.data(), static_cast<std::size_t>(last + 2 - size.data())),
-        asio::use_awaitable);
+    const ChunkSize size(end - begin);
+    co_await write({asio::buffer(size.text())});
   }
   const std::uint64_t before = sent_;
-  co_await proxy::send_file(connection_.socket_, connection_.disk_, fd, begin, end,
-                            [this, before](std::uint64_t bytes) {
-                              sent_ = before + bytes;
-                              connection_.set_deadline(connection_.limits_.idle_timeout);
-                            });
-  if (chunked_)
-    co_await asio::async_write(connection_.socket_, asio::buffer("\r\n", 2), asio::use_awaitable);
+  co_await proxy::send_file(
+      connection_.socket_, connection_.disk_, fd, begin, end,
+      [this, before](std::uint64_t bytes) {
+        connection_.written_bytes_ += static_cast<std::int64_t>(before + bytes - sent_);
+        sent_ = before + bytes;
+      },
+      [this](bool held_up) {
+        const auto now = std::chrono::steady_clock::now();
+        held_up ? connection_.pace_.offer(now) : connection_.pace_.rest(now);
+        connection_.phase_ = held_up ? Connection::Phase::send : Connection::Phase::answer;
+      });
+  if (chunked_) co_await write({asio::buffer("\r\n", 2)});
 }
 
 asio::awaitable<void> Exchange::finish() {
   if (!chunked_) co_return;
-  co_await asio::async_write(connection_.socket_, asio::buffer("0\r\n\r\n", 5),
-                             asio::use_awaitable);
+  co_await write({asio::buffer("0\r\n\r\n", 5)});
   announced_ = sent_;
 }
 
@@ -184,7 +200,10 @@ Connection::Connection(Socket socket, const ConnectionLimits& limits, Handler& h
       limits_(limits),
       handler_(handler),
       disk_(disk),
-      buffer_(limits.head_bytes + read_step_bytes) {
+      buffer_(limits.head_bytes + read_step_bytes),
+      pace_(limits.idle_timeout,
+            least_bytes_per_second *
+                std::chrono::duration_cast<std::chrono::seconds>(limits.idle_timeout).count()) {
   set_deadline(limits.header_timeout);
 }
 
@@ -199,7 +218,23 @@ void Connection::shut_down() {
 
 void Connection::drain() {
   draining_ = true;
-  if (idle_) shut_down();
+  if (phase_ == Phase::idle) shut_down();
+}
+
+bool Connection::overdue(SteadyTime now) {
+  if (now >= deadline_) return true;
+  return pace_.due(now) && pace_.too_slow(now, taken_bytes());
+}
+
+std::int64_t Connection::taken_bytes() {
+  // What stands in the socket has left us and has not reached the client.
+  int in_socket = 0;
+  if (::ioctl(socket_.native_handle(), SIOCOUTQ, &in_socket) != 0) in_socket = 0;
+  return written_bytes_ - in_socket;
+}
+
+void Connection::shrink_buffer() {
+  if (buffer_.size() == 0 && buffer_.capacity() > first_read_bytes) buffer_.shrink_to_fit();
 }
 
 asio::awaitable<void> Connection::run() {
@@ -208,10 +243,13 @@ asio::awaitable<void> Connection::run() {
     Parser parser;
     parser.header_limit(static_cast<std::uint32_t>(limits_.head_bytes));
     parser.body_limit(boost::none);
-    idle_ = buffer_.size() == 0;
-    set_deadline(first || !idle_ ? limits_.header_timeout : limits_.idle_timeout);
+    phase_ = buffer_.size() == 0 ? Phase::idle : Phase::head;
+    set_deadline(first || phase_ == Phase::head ? limits_.header_timeout : limits_.idle_timeout);
     first = false;
+    shrink_buffer();
+    rest();
     const Read read = co_await read_head(parser);
+    work();
     if (read == Read::closed) co_return;
     if (read == Read::refused) break;
     std::string body;
@@ -228,14 +266,14 @@ asio::awaitable<void> Connection::run() {
     co_await handle(exchange);
     // It may have held a secret: only the control socket takes bodies at all.
     if (!body.empty()) auth::wipe(body);
-    idle_ = true;
   }
   co_await linger();
 }
 
 asio::awaitable<void> Connection::handle(Exchange& exchange) {
   const auto begun = std::chrono::steady_clock::now();
-  // Finding the answer has deadlines of its own, upstream's; sending it sets one per step.
+  // Finding the answer has deadlines of its own, upstream's; sending it has the client's pace.
+  phase_ = Phase::answer;
   deadline_ = SteadyTime::max();
   std::optional<Error> error;
   bool gone = false;
@@ -295,17 +333,17 @@ asio::awaitable<Connection::Read> Connection::read_head(Parser& parser) {
         co_return Read::refused;
       }
     }
-    const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(read_step_bytes),
+    const std::size_t room = buffer_.size() == 0 ? first_read_bytes : read_step_bytes;
+    const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(room),
                                                              asio::as_tuple(asio::use_awaitable));
     if (error) co_return Read::closed;
     buffer_.commit(n);
     if (!begun) {
       begun = true;
-      idle_ = false;
+      phase_ = Phase::head;
       set_deadline(limits_.header_timeout);
     }
   }
-  idle_ = false;
 
   // Beast is lenient where HTTP/1.1 is not; any doubt about the framing is the end (threat T19).
   const auto& message = parser.get();
@@ -377,6 +415,7 @@ asio::awaitable<void> Connection::linger() {
   boost::system::error_code ignored;
   socket_.shutdown(Socket::shutdown_send, ignored);
   if (ignored) co_return;
+  phase_ = Phase::end;
   set_deadline(linger_time);
   std::array<char, 16 * 1024> rest;
   for (std::size_t total = 0; total < linger_bytes;) {

@@ -6,10 +6,14 @@
 // (registry-clients.md, section 1). Lives on the loop.
 //
 // Every phase has a deadline, which one sweep per second enforces by shutting the socket down; a
-// request sets a number and starts no timer.
+// request sets a number and starts no timer. While an answer is being found there is none, since
+// that has upstream's; while it is being sent, the client has to keep a least pace (proxy/pace.h).
+// A connection that waits for its next request holds 1 KiB to read it into and no more.
 #pragma once
 
+#include <array>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -24,6 +28,8 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "proxy/crowd.h"
+#include "proxy/pace.h"
 #include "proxy/peer.h"
 
 namespace staithe::proxy {
@@ -31,15 +37,18 @@ namespace staithe::proxy {
 namespace asio = boost::asio;
 
 using Socket = asio::generic::stream_protocol::socket;
-using SteadyTime = std::chrono::steady_clock::time_point;
-
 struct ConnectionLimits {
   std::chrono::milliseconds header_timeout{10'000};
-  std::chrono::milliseconds idle_timeout{
-      150'000};                        // between requests, and for a client that takes nothing
+  // Between requests; and the window in which a client has to take some of what there is for it.
+  std::chrono::milliseconds idle_timeout{150'000};
   std::size_t head_bytes = 32 * 1024;  // request line and fields together
   std::size_t body_bytes = 0;          // 0: a request with a body is refused
 };
+
+// Of an answer that stands ready, a client has to take so much per second, on average over
+// `idle_timeout`. Slower than any line that pulls images, faster than a client that has forgotten
+// its connection.
+inline constexpr std::int64_t least_bytes_per_second = 1024;
 
 // The head of a request, valid while it is handled.
 struct Request {
@@ -99,6 +108,9 @@ class Exchange {
   Exchange(Connection& connection, Request request) : connection_(connection), request_(request) {}
   std::string head(int status, std::string_view content_type,
                    std::optional<std::uint64_t> content_length);
+  using Buffers = std::array<asio::const_buffer, 3>;
+  // All of the bytes; `flags` as of send(2).
+  asio::awaitable<void> write(Buffers buffers, int flags = 0);
 
   Connection& connection_;
   Request request_;
@@ -121,7 +133,7 @@ class Handler {
                        const Error* failure) = 0;
 };
 
-class Connection {
+class Connection : public Crowd::Guest {
  public:
   // `handler` and `disk` outlive the connection.
   Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
@@ -130,8 +142,14 @@ class Connection {
   // Serves requests until the connection ends. Does not throw for what a peer does.
   asio::awaitable<void> run();
 
-  // True once its current deadline has passed.
-  bool overdue(SteadyTime now) const { return now >= deadline_; }
+  // Who is at the other end, if that is known already; else the kernel is asked when somebody asks.
+  void set_peer(Peer peer) { peer_ = peer; }
+
+  // What a connection waits for.
+  enum class Phase { idle, head, answer, send, end };
+  Phase phase() const { return phase_; }
+  // True once it has waited for too long.
+  bool overdue(SteadyTime now);
   // Ends it from outside: shuts the socket down; run() then returns.
   void shut_down();
   // No further request after the one being handled; an idle connection ends at once.
@@ -148,6 +166,10 @@ class Connection {
   asio::awaitable<void> handle(Exchange& exchange);
   asio::awaitable<void> linger();
   void set_deadline(std::chrono::milliseconds from_now);
+  // Bytes that the client has taken from us and from the kernel, of all answers.
+  std::int64_t taken_bytes();
+  // For the next request: no more memory than a waiting connection needs.
+  void shrink_buffer();
 
   Socket socket_;
   const ConnectionLimits& limits_;
@@ -155,7 +177,9 @@ class Connection {
   asio::thread_pool& disk_;
   boost::beast::flat_buffer buffer_;
   SteadyTime deadline_;
-  bool idle_ = true;  // between requests
+  Pace pace_;
+  std::int64_t written_bytes_ = 0;  // into the socket
+  Phase phase_ = Phase::idle;
   bool draining_ = false;
   bool keep_alive_ = true;  // after the current answer
   bool http_1_0_ = false;

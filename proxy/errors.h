@@ -26,11 +26,11 @@ ErrorReply reply_for_blob(Errc code);
 // {"errors":[{"code":...,"message":...}]}
 std::string error_body(std::string_view code, std::string_view message);
 
-// RFC 9110's reason phrase.
 // True if a 403's body is that of a registry's network rules (ACR: "client with IP '203.0.113.7' is
 // not allowed access"): no fault of a credential, and mended elsewhere.
 bool tells_of_firewall(std::string_view body);
 
+// RFC 9110's reason phrase.
 std::string_view reason_phrase(int status);
 
 }  // namespace staithe::proxy

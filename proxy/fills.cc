@@ -111,7 +111,8 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Registry& registry, std::uint64_t
                      .repository = fill.repository,
                      .digest = fill.digest,
                      .segments = registry.settings().segments,
-                     .ranges = !joined_wrong_.contains(fill.digest)},
+                     .ranges = !joined_wrong_.contains(fill.digest),
+                     .sizes = sizes_},
                     registry.upstream(fill.repository), clock_);
   struct Shown {  // for as long as it is there
     Fill& fill;
@@ -139,6 +140,7 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Registry& registry, std::uint64_t
   const bool wrong = error->code == Errc::digest_invalid || error->code == Errc::upstream_nonsense;
   if (wrong && transfer.joined() && joined_wrong_.size() < max_joined_wrong)
     joined_wrong_.insert(fill.digest);
+  if (wrong) registry.upstream(fill.repository).doubt();
   writer->abandon(*error);
   throw Failure(*error);
 }

@@ -40,6 +40,9 @@ class Fills {
                                                      cache::Digest digest, bool& started,
                                                      std::uint64_t offset = 0);
 
+  // Of fills that begin from now on; tests make do with small blobs.
+  void set_segment_sizes(SegmentSizes sizes) { sizes_ = sizes; }
+
   // True while a fill for `digest` is under way.
   bool under_way(const cache::Digest& digest) const { return fills_.contains(digest); }
   // True if it is, and upstream has shown the blob, or is being asked to, within `scope`.
@@ -84,6 +87,7 @@ class Fills {
   asio::any_io_executor loop_;
   cache::Store& store_;
   Clock& clock_;
+  SegmentSizes sizes_;
   TaskGroup tasks_;
   std::unordered_map<cache::Digest, std::shared_ptr<Fill>> fills_;
   // Of these, what was joined from several answers was wrong: they are fetched in one the next

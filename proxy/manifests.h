@@ -2,14 +2,16 @@
 //
 // A digest names bytes that never change: once upstream has shown them within a repository, they
 // come from the cache. A tag is asked for upstream, one HEAD per pull, unless it was confirmed
-// within `tag_ttl`; if upstream fails, what was confirmed within `serve_stale` is served and
-// marked. Bytes and media type leave as they came. Lives on the loop.
+// within `tag_ttl`; what becomes of it if upstream does not confirm it, proxy/freshness.h says.
+// What upstream has not is not asked for again for a moment. Bytes and media type leave as they
+// came. Lives on the loop.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
 #include <string>
 
 #include "cache/store.h"
+#include "proxy/absences.h"
 #include "proxy/connection.h"
 #include "proxy/outcome.h"
 #include "proxy/reference.h"
@@ -26,31 +28,60 @@ Result<cache::Manifest> check_manifest(std::string_view content_type, std::strin
 
 class Manifests {
  public:
-  Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks);
+  // All outlive it.
+  Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks, Absences& absences,
+            Clock& clock);
 
   // Answers, or throws Failure before the answer. `repository` is canonical.
   asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
                                  Reference reference);
+  // What serve() would answer, without a client. Throws as it does.
+  asio::awaitable<cache::ManifestPtr> find(RegistryPtr registry, std::string repository,
+                                           Reference reference);
 
  private:
   struct Found {
     cache::ManifestPtr manifest;
     Outcome outcome;
-    std::optional<std::chrono::seconds> age;  // of a tag's last confirmation
+    std::optional<std::chrono::seconds> age = {};  // of a tag's last confirmation
+    std::optional<Errc> failure = {};              // why it is stale
   };
   asio::awaitable<Found> by_digest(RegistryPtr registry, std::string repository,
                                    cache::Digest digest);
-  asio::awaitable<Found> by_tag(RegistryPtr registry, std::string repository, std::string tag);
+  // `whole`: if upstream is down, only an image of which everything is cached is served stale.
+  asio::awaitable<Found> by_tag(RegistryPtr registry, std::string repository, std::string tag,
+                                bool whole);
+  // What is asked about a tag, and what there is to fall back on.
+  struct TagQuestion {
+    RegistryPtr registry;
+    std::string repository;
+    std::string tag;
+    std::optional<cache::Digest> known;  // what it was
+    bool may_be_stale;                   // `known` could be served if upstream were down
+    bool whole;                          // but only if all of its image is here
+  };
+  // Upstream's word on the tag, in whatever way it takes.
+  asio::awaitable<Found> ask_for_tag(const TagQuestion& question);
+  // The tag is `digest` now, by upstream's word; logged if that is news.
+  void settle_tag(const Registry& registry, const std::string& repository, const std::string& tag,
+                  const cache::Digest& digest);
+  // Whether a client finds all of the image here, of an index that of one platform.
+  asio::awaitable<bool> is_whole(cache::ManifestPtr manifest);
   // Asks upstream; stores and links what it shows. One request per key at a time.
   asio::awaitable<cache::ManifestPtr> fetch(RegistryPtr registry, std::string repository,
                                             Reference reference);
   asio::awaitable<cache::ManifestPtr> fetch_once(RegistryPtr registry, std::string repository,
                                                  Reference reference);
-  // The digest that the tag has upstream now; empty if upstream does not say.
+  // The digest that the tag has upstream now; empty if upstream does not say. One request per tag
+  // at a time; who has something to fall back on waits for it no longer than `stale_patience`.
+  asio::awaitable<std::string> confirm_soon(const TagQuestion& question);
+  asio::awaitable<Result<std::string>> confirmed(const TagQuestion& question);
   asio::awaitable<std::string> confirm(RegistryPtr registry, std::string repository,
                                        std::string tag);
 
   cache::Store& store_;
+  Absences& absences_;
+  Clock& clock_;
   SingleFlight<cache::ManifestPtr> fetches_;
   SingleFlight<std::string> confirmations_;
 };

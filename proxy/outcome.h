@@ -33,12 +33,15 @@ constexpr std::string_view cache_status(Outcome outcome) {
   return "staithe";
 }
 
+// Of the answer that upstream gave a moment ago, that it has no such thing (proxy/absences.h).
+inline constexpr std::string_view negative_cache_status = "staithe; hit; detail=negative";
+
 // Whether upstream sent nothing for the answer with this Cache-Status: its body was here, or on its
-// way for another request.
+// way for another request. A stale one says why after that.
 constexpr bool spares_upstream(std::string_view cache_status_field) {
-  for (const Outcome outcome : {Outcome::hit, Outcome::collapsed, Outcome::stale})
-    if (cache_status_field == cache_status(outcome)) return true;
-  return false;
+  return cache_status_field == cache_status(Outcome::hit) ||
+         cache_status_field == cache_status(Outcome::collapsed) ||
+         cache_status_field.starts_with(cache_status(Outcome::stale));
 }
 
 // How long a repository's proof that it may show a digest is good: upstream is asked again after

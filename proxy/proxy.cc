@@ -17,8 +17,11 @@ asio::awaitable<Outcome> answer_local(Exchange& exchange, int status, std::strin
 }  // namespace
 
 Proxy::Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& store, Fills& fills,
-             TaskGroup& tasks)
-    : registries_(registries), blobs_(loop, store, fills, tasks), manifests_(loop, store, tasks) {}
+             TaskGroup& tasks, Clock& clock)
+    : registries_(registries),
+      absences_(clock),
+      blobs_(loop, store, fills, tasks),
+      manifests_(loop, store, tasks, absences_, clock) {}
 
 asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   ++traffic_.requests;
@@ -127,7 +130,7 @@ asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
     co_return co_await manifests_.serve(exchange, registry, std::move(repository),
                                         std::move(manifest->reference));
   if (auto* blob = std::get_if<BlobRoute>(&route))
-    co_return co_await blobs_.serve(exchange, registry, std::move(repository), blob->digest);
+    co_return co_await serve_blob(exchange, registry, std::move(repository), blob->digest);
   if (auto* tags = std::get_if<TagsRoute>(&route))
     co_return co_await serve_listing(exchange, registry, std::move(repository),
                                      "tags/list" + tags->query, Errc::name_unknown);
@@ -135,6 +138,22 @@ asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
   co_return co_await serve_listing(exchange, registry, std::move(repository),
                                    "referrers/" + referrers.digest.to_string() + referrers.query,
                                    Errc::manifest_unknown);
+}
+
+asio::awaitable<Outcome> Proxy::serve_blob(Exchange& exchange, RegistryPtr registry,
+                                           std::string repository, cache::Digest digest) {
+  // No reference contains the sign, so no manifest's key is one of these.
+  const std::string key = scope_of(*registry, repository) + "@@" + digest.to_string();
+  if (const auto absent = absences_.find(key)) {
+    exchange.add("Cache-Status", negative_cache_status);
+    throw Failure(*absent);
+  }
+  try {
+    co_return co_await blobs_.serve(exchange, registry, std::move(repository), digest);
+  } catch (const Failure& failure) {
+    if (!exchange.answered()) absences_.note(key, failure.error());
+    throw;
+  }
 }
 
 void Proxy::handled(const Exchange& exchange, std::chrono::microseconds took,

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "proxy/absences.h"
 #include "proxy/blobs.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
@@ -47,7 +48,7 @@ class Proxy final : public Handler {
  public:
   // All references outlive the proxy.
   Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& store, Fills& fills,
-        TaskGroup& tasks);
+        TaskGroup& tasks, Clock& clock);
 
   // Whose requests are taken; until this is called, none. Called once the addresses are known.
   void admit(HostPolicy policy) { policy_ = std::move(policy); }
@@ -63,12 +64,18 @@ class Proxy final : public Handler {
                const Error* failure) override;
 
   const Traffic& traffic() const { return traffic_; }
+  // For those who want content without a client: the same tags, checks and single flights.
+  Manifests& manifests() { return manifests_; }
+  Blobs& blobs() { return blobs_; }
 
  private:
   asio::awaitable<bool> may_use(Exchange& exchange);
   asio::awaitable<Outcome> dispatch(Exchange& exchange, Route route);
+  asio::awaitable<Outcome> serve_blob(Exchange& exchange, RegistryPtr registry,
+                                      std::string repository, cache::Digest digest);
 
   Registries& registries_;
+  Absences absences_;
   Blobs blobs_;
   Manifests manifests_;
   std::optional<HostPolicy> policy_;

@@ -44,11 +44,19 @@ std::string Registry::canonical(const std::string& repository) const {
   return repository;
 }
 
-Upstream& Registry::upstream(const std::string& repository) {
-  const std::string& identity = identity_.empty() ? identity_for(settings_, repository) : identity_;
-  auto& upstream = upstreams_[identity];
-  if (!upstream) upstream = make_upstream_(name_, settings_, identity);
-  return *upstream;
+UpstreamList& Registry::upstream(const std::string& repository) {
+  std::vector<std::string> identities;
+  for (const UpstreamEntry& entry : entries_) identities.push_back(identity_for(entry, repository));
+  const auto found = upstreams_.find(identities);
+  if (found != upstreams_.end()) return *found->second;
+  std::vector<UpstreamList::Member> members;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const UpstreamEntry& entry = entries_[i];
+    members.push_back({.url = entry.url,
+                       .upstream = make_upstream_(entry.registry, entry.settings, identities[i])});
+  }
+  auto list = std::make_unique<UpstreamList>(name_, std::move(members));
+  return *upstreams_.emplace(std::move(identities), std::move(list)).first->second;
 }
 
 RegistryPtr Registries::find(const std::string& name) {
@@ -75,10 +83,9 @@ RegistryPtr Registries::find(const std::string& name) {
                         " registries were asked for since start; name those that you use in "
                         "[[registry]] instead of a wildcard");
     }
-    const auto other = identities_.find(own_name);
-    registry =
-        std::make_shared<Registry>(own_name, *settings, make_upstream_,
-                                   other == identities_.end() ? std::string() : other->second);
+    registry = std::make_shared<Registry>(
+        own_name, *settings, upstream_entries(own_name, *settings, configured_, identities_),
+        make_upstream_);
   }
   return registry;
 }
@@ -89,14 +96,20 @@ void Registries::use_identity(const std::string& name, const std::string& identi
   } else {
     identities_[find(name)->name()] = identity;
   }
-  registries_.erase(name);  // Requests under way hold theirs and end as they began.
+  // Requests under way hold theirs and end as they began.
+  std::erase_if(registries_, [&](const auto& used) {
+    const std::vector<UpstreamEntry>& entries = used.second->entries();
+    return std::ranges::find(entries, name, &UpstreamEntry::registry) != entries.end();
+  });
 }
 
 void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {
   configured_ = std::move(configured);
-  std::erase_if(registries_, [&](const auto& entry) {
-    const RegistrySettings* settings = match_registry(configured_, entry.first);
-    return !keep || !settings || *settings != entry.second->settings();
+  std::erase_if(registries_, [&](const auto& used) {
+    const auto& [name, registry] = used;
+    const RegistrySettings* settings = match_registry(configured_, name);
+    return !keep || !settings || *settings != registry->settings() ||
+           upstream_entries(name, *settings, configured_, identities_) != registry->entries();
   });
 }
 

@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "proxy/settings.h"
-#include "proxy/upstream.h"
+#include "proxy/upstream_entries.h"
+#include "proxy/upstream_list.h"
 
 namespace staithe::proxy {
 
@@ -24,37 +25,41 @@ const RegistrySettings* default_registry(const std::vector<RegistrySettings>& re
 // Empty = anonymous.
 const std::string& identity_for(const RegistrySettings& registry, std::string_view repository);
 
-// One registry that has been asked for: its settings, and an upstream per identity used. Shared
-// with the requests and fills that use it, which outlive a reload.
+// One registry that has been asked for: its settings, and its upstreams for each identity used.
+// Shared with the requests and fills that use it, which outlive a reload.
 class Registry {
  public:
+  // The upstream of one UpstreamEntry: that of the registry `name` as `settings` describe it, which
+  // name at most one URL.
   using MakeUpstream = std::function<std::unique_ptr<Upstream>(
       const std::string& name, const RegistrySettings& settings, const std::string& identity)>;
+  // By the identity of each upstream, in the order of the list; the registry's own is the last.
+  using Lists = std::map<std::vector<std::string>, std::unique_ptr<UpstreamList>>;
 
-  // `identity`, if it is not empty, is used for all repositories instead of the configured ones.
-  Registry(std::string name, RegistrySettings settings, MakeUpstream make_upstream,
-           std::string identity = {})
+  Registry(std::string name, RegistrySettings settings, std::vector<UpstreamEntry> entries,
+           MakeUpstream make_upstream)
       : name_(std::move(name)),
         settings_(std::move(settings)),
-        make_upstream_(std::move(make_upstream)),
-        identity_(std::move(identity)) {}
+        entries_(std::move(entries)),
+        make_upstream_(std::move(make_upstream)) {}
 
   const std::string& name() const { return name_; }
   const RegistrySettings& settings() const { return settings_; }
+  const std::vector<UpstreamEntry>& entries() const { return entries_; }
   // The name under which upstream knows a repository: Docker Hub's official images have one part
   // for people and "library/" before it for the registry.
   std::string canonical(const std::string& repository) const;
   // For a canonical repository. Throws Failure(config) if its identity cannot serve this registry.
-  Upstream& upstream(const std::string& repository);
+  UpstreamList& upstream(const std::string& repository);
 
-  const std::map<std::string, std::unique_ptr<Upstream>>& upstreams() const { return upstreams_; }
+  const Lists& upstreams() const { return upstreams_; }
 
  private:
   std::string name_;
   const RegistrySettings settings_;
+  const std::vector<UpstreamEntry> entries_;
   MakeUpstream make_upstream_;
-  std::string identity_;
-  std::map<std::string, std::unique_ptr<Upstream>> upstreams_;  // by identity
+  Lists upstreams_;
 };
 
 using RegistryPtr = std::shared_ptr<Registry>;
@@ -68,14 +73,23 @@ class Registries {
   // with the names that are configured, so that a client falls back and a person understands.
   RegistryPtr find(const std::string& name);
 
-  // A reload. Registries whose settings did not change keep their upstreams and tokens, unless
-  // `keep` is false (what their identities mean has changed); requests under way end as they began.
+  // A reload. Registries whose settings, and whose mirrors' settings, did not change keep their
+  // upstreams and tokens, unless `keep` is false (what their identities mean has changed); requests
+  // under way end as they began.
   void replace(std::vector<RegistrySettings> configured, bool keep);
 
   // From now on requests for `name`, a registry's own name, use `identity` for all its
   // repositories; throws as find() then. Or, if that is empty, what is configured; a reload may
   // have taken the registry away meanwhile.
   void use_identity(const std::string& name, const std::string& identity);
+
+  // The identity that pulls from this canonical repository of `name` use, to which `entry` answers:
+  // what use_identity() said, else what is configured. Makes no registry.
+  const std::string& identity_of(const std::string& name, const RegistrySettings& entry,
+                                 std::string_view repository) const {
+    const auto other = identities_.find(name);
+    return other == identities_.end() ? identity_for(entry, repository) : other->second;
+  }
 
   const std::map<std::string, RegistryPtr>& used() const { return registries_; }
   const std::vector<RegistrySettings>& configured() const { return configured_; }

@@ -32,9 +32,9 @@ std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& prese
   if (gap.begin == size_bytes_) gap = all.gap_from(0, size_bytes_);
   if (gap.begin == size_bytes_) return std::nullopt;
   const std::uint64_t share = (size_bytes_ - all.bytes()) / (2 * connections_);
-  const std::uint64_t length = std::clamp(share, least_bytes, most_bytes);
+  const std::uint64_t length = std::clamp(share, sizes_.least_bytes, sizes_.most_bytes);
   // A rest too small for a request of its own is taken along.
-  if (gap.end - gap.begin > length + least_bytes / 2) gap.end = gap.begin + length;
+  if (gap.end - gap.begin > length + sizes_.least_bytes / 2) gap.end = gap.begin + length;
   return claim(gap);
 }
 
@@ -42,7 +42,7 @@ bool SegmentPlan::want(std::uint64_t offset, const cache::Extents& present) {
   if (offset >= size_bytes_ || present.end_of(offset) > offset) return false;
   for (Segment& segment : segments_) {
     if (offset < segment.range.begin || offset >= segment.range.end) continue;
-    if (offset <= segment.at + near_bytes) return false;
+    if (offset <= segment.at + sizes_.near_bytes) return false;
     segment.range.end = offset;
     break;
   }

@@ -16,17 +16,21 @@
 
 namespace staithe::proxy {
 
-class SegmentPlan {
- public:
+struct SegmentSizes {
+  // The first range: many layers whole, and enough of a large one to see how fast it comes.
+  std::uint64_t first_bytes = 8 * 1024 * 1024;
   // A request costs a round trip and, for some registries, is counted: less than this is not worth
   // one more. At 40 MB/s it takes 100 ms, five times a round trip of 20 ms.
-  static constexpr std::uint64_t least_bytes = 4 * 1024 * 1024;
+  std::uint64_t least_bytes = 4 * 1024 * 1024;
   // So that a cut costs little and the order of the front is kept.
-  static constexpr std::uint64_t most_bytes = 64 * 1024 * 1024;
+  std::uint64_t most_bytes = 64 * 1024 * 1024;
   // A reader waits for bytes this near instead of having them asked for on another connection: what
   // is in flight on a connection that is cut short is lost, and it is about this much.
-  static constexpr std::uint64_t near_bytes = 2 * 1024 * 1024;
+  std::uint64_t near_bytes = 2 * 1024 * 1024;
+};
 
+class SegmentPlan {
+ public:
   struct Segment {
     cache::Extent range;
     std::uint64_t at;  // up to where it has come
@@ -34,8 +38,8 @@ class SegmentPlan {
   using Handle = std::list<Segment>::iterator;
 
   // `size_bytes` of the whole blob; `connections` at once, if no reader wants more.
-  SegmentPlan(std::uint64_t size_bytes, std::size_t connections)
-      : size_bytes_(size_bytes), connections_(connections) {}
+  SegmentPlan(std::uint64_t size_bytes, std::size_t connections, SegmentSizes sizes = {})
+      : size_bytes_(size_bytes), connections_(connections), sizes_(sizes) {}
 
   // The next segment of what is neither there nor given out; nullopt if that is nothing.
   std::optional<Handle> next(const cache::Extents& present);
@@ -64,6 +68,7 @@ class SegmentPlan {
 
   std::uint64_t size_bytes_;
   std::size_t connections_;
+  SegmentSizes sizes_;
   std::list<Segment> segments_;
   std::deque<std::uint64_t> wanted_;  // in the order in which readers came
 };

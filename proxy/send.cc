@@ -44,7 +44,8 @@ bool of_file(int error) { return error == ENODATA || error == EIO || error == EN
 
 asio::awaitable<void> send_file(Socket& socket, asio::thread_pool& disk, int fd,
                                 std::uint64_t begin, std::uint64_t end,
-                                std::function<void(std::uint64_t bytes)> progress) {
+                                std::function<void(std::uint64_t bytes)> progress,
+                                std::function<void(bool)> held_up) {
   socket.native_non_blocking(true);
   const int out = socket.native_handle();
   const std::uint64_t first = begin;
@@ -56,7 +57,9 @@ asio::awaitable<void> send_file(Socket& socket, asio::thread_pool& disk, int fd,
     progress(begin - first);
     if (step.error == 0) continue;
     if (step.error == EAGAIN) {
+      held_up(true);
       co_await socket.async_wait(Socket::wait_write, asio::use_awaitable);
+      held_up(false);
     } else if (of_file(step.error)) {
       throw Failure(Errc::storage_failed, "a cached blob could not be read: " +
                                               (step.error == ENODATA ? "its file is too short"

@@ -12,11 +12,12 @@ namespace staithe::proxy {
 
 // Sends bytes `begin`..`end`. A page that is not in memory stalls a pool thread, not the loop.
 // `progress` is told, before each step and after the last, how many bytes have been sent, so that
-// the caller can set a deadline for the next and knows where another source would have to go on.
-// Throws system_error when the peer is gone, Failure(storage_failed) when the file is shorter or
-// unreadable.
+// the caller knows where another source would have to go on; `held_up` is told true when the peer
+// takes no more for now, and false when it does again. Throws system_error when the peer is gone,
+// Failure(storage_failed) when the file is shorter or unreadable.
 asio::awaitable<void> send_file(Socket& socket, asio::thread_pool& disk, int fd,
                                 std::uint64_t begin, std::uint64_t end,
-                                std::function<void(std::uint64_t bytes)> progress);
+                                std::function<void(std::uint64_t bytes)> progress,
+                                std::function<void(bool)> held_up);
 
 }  // namespace staithe::proxy

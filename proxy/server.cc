@@ -1,5 +1,7 @@
 #include "proxy/server.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -7,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -16,8 +19,10 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <utility>
 
 #include "cache/log.h"
+#include "proxy/errors.h"
 
 namespace staithe::proxy {
 
@@ -26,6 +31,13 @@ namespace {
 constexpr int accept_backlog = 1024;
 // Out of descriptors or memory: wait for connections to end instead of spinning on accept().
 constexpr auto accept_pause = std::chrono::milliseconds(100);
+// Of those that are refused, so many may take a moment each to ask and to read why; more are told
+// so and closed at once.
+constexpr std::size_t most_refused_at_once = 64;
+constexpr auto time_to_read_refusal = std::chrono::seconds(1);
+// A crowd that is refused is one line in the log, for each reason.
+constexpr auto report_pause = std::chrono::minutes(1);
+constexpr std::string_view retry_after_seconds = "5";
 
 [[noreturn]] void throw_listen(const std::string& address, const std::string& cause) {
   std::string remedy = "choose another address in listen.registry or listen.control";
@@ -72,6 +84,28 @@ std::string address_of(int fd) {
          std::to_string(endpoint.port());
 }
 
+// The process has fewer descriptors left than `kept`: the kernel gives the lowest number that is
+// free, so all below `fd` are taken.
+bool leaves_too_few(int fd, rlim_t kept) {
+  rlimit limit{};
+  if (kept == 0 || ::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    return false;
+  return static_cast<rlim_t>(fd) + kept >= limit.rlim_cur;
+}
+
+std::string describe(Peer user) {
+  return user ? "the user with uid " + std::to_string(*user)
+              : std::string("users that the kernel does not tell");
+}
+
+std::string refusal(std::string_view sentence) {
+  const std::string body = error_body("UNAVAILABLE", sentence);
+  return "HTTP/1.1 503 Service Unavailable\r\nRetry-After: " + std::string(retry_after_seconds) +
+         "\r\nCache-Status: staithe; fwd=bypass; detail=refused\r\n"
+         "Content-Type: application/json\r\nContent-Length: " +
+         std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
+}
+
 }  // namespace
 
 Result<ListenAddress> ListenAddress::parse(std::string_view text) {
@@ -108,6 +142,8 @@ Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio
       limits_(limits),
       handler_(handler),
       disk_(disk),
+      crowd_(
+          {.connections = limits.connections, .connections_per_user = limits.connections_per_user}),
       tasks_(loop,
              [](std::string_view name, std::string_view sentence) {
                log::error("server task failed", {{"task", name}, {"error", sentence}});
@@ -115,7 +151,8 @@ Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio
       changed_(loop) {}
 
 Server::~Server() {
-  assert(connections_.empty());
+  assert(connections_.empty() && refused_.empty());
+  for (const int spare : spares_) ::close(spare);
   for (const Listener& listener : listeners_) {
     if (!listener.unix_path.empty()) ::unlink(listener.unix_path.c_str());
   }
@@ -172,39 +209,184 @@ std::vector<std::string> Server::addresses() const {
 }
 
 void Server::start() {
+  keep_spares();
   for (Listener& listener : listeners_) tasks_.spawn("accept", accept(listener));
   tasks_.spawn("sweep", sweep());
 }
 
 asio::awaitable<void> Server::accept(Listener& listener) {
+  bool by_spare = false;
   for (;;) {
     auto [error, socket] =
         co_await listener.acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
     if (error == asio::error::operation_aborted || !listener.acceptor.is_open()) co_return;
-    if (error) {
+    if (!error) {
+      receive(std::move(socket), listener.tcp, std::exchange(by_spare, false));
+    } else if (!spares_.empty() && !by_spare) {
+      // Two, where there are: the question whose connection it is takes one for a moment.
+      for (int i = 0; i < 2 && !spares_.empty(); ++i) {
+        ::close(spares_.back());
+        spares_.pop_back();
+      }
+      by_spare = true;
+    } else {
+      by_spare = false;
       asio::steady_timer timer(loop_, accept_pause);
       co_await timer.async_wait(asio::use_awaitable);
-      continue;
     }
-    if (connections_.size() >= limits_.connections) {
-      ++refused_;
-      continue;  // Closing it is the answer: there is no room to even read the request.
-    }
-    if (listener.tcp) {
-      sockaddr_storage local{};
-      socklen_t size = sizeof local;
-      if (::getsockname(socket.native_handle(), reinterpret_cast<sockaddr*>(&local), &size) != 0 ||
-          !is_loopback(local)) {
-        ++refused_;
-        continue;
-      }
-      const int on = 1;
-      ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
-    const auto connection = connections_.emplace(connections_.end(), std::move(socket),
-                                                 limits_.connection, handler_, disk_);
-    asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});
   }
+}
+
+void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
+  const int fd = socket.native_handle();
+  if (tcp) {
+    sockaddr_storage local{};
+    socklen_t size = sizeof local;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0 || !is_loopback(local)) {
+      ++figures_.refused_address;
+      return;
+    }
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  // A server that keeps none for others is the one that they are kept for.
+  if (limits_.kept_descriptors > 0 &&
+      (short_of_descriptors || leaves_too_few(fd, limits_.kept_descriptors)))
+    most_by_descriptors_ = std::min(crowd_.size(), most_by_descriptors_.value_or(crowd_.size()));
+  const bool too_few = most_by_descriptors_ && crowd_.size() >= *most_by_descriptors_;
+  const Peer user = peer_of(fd);
+  const Crowd::Decision decision = crowd_.decide(user, too_few);
+  switch (decision.verdict) {
+    case Crowd::Verdict::user_has_all:
+      ++figures_.refused_user;
+      refuse(std::move(socket), Reason::user, user);
+      return;
+    case Crowd::Verdict::full:
+      ++(too_few ? figures_.refused_descriptors : figures_.refused_full);
+      refuse(std::move(socket), too_few ? Reason::descriptors : Reason::full, user);
+      return;
+    case Crowd::Verdict::in_place_of:
+      ++figures_.shed;
+      static_cast<Connection&>(*decision.gives_way).shut_down();
+      decision.gives_way->leave();
+      break;
+    case Crowd::Verdict::welcome:
+      break;
+  }
+  ++figures_.accepted;
+  const auto connection = connections_.emplace(connections_.end(), std::move(socket),
+                                               limits_.connection, handler_, disk_);
+  connection->set_peer(user);
+  crowd_.enter(*connection, user);
+  asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});
+}
+
+void Server::refuse(Socket socket, Reason reason, Peer user) {
+  note_refusal(reason, user);
+  std::string sentence;
+  if (reason == Reason::user) {
+    sentence = describe(user) + " has all " + std::to_string(limits_.connections_per_user) +
+               " connections that one user may have (limits.connections_per_user); close some, or "
+               "come again";
+  } else {
+    sentence = reason == Reason::full
+                   ? "all " + std::to_string(limits_.connections) +
+                         " connections (limits.connections) are taken; come again"
+                   : std::string("this daemon is short of file descriptors; come again");
+  }
+  std::string text = refusal(sentence);
+  if (refused_.size() >= most_refused_at_once) {
+    ::send(socket.native_handle(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return;
+  }
+  const auto refused = refused_.insert(
+      refused_.end(), {.socket = std::move(socket),
+                       .until = std::chrono::steady_clock::now() + time_to_read_refusal});
+  asio::co_spawn(loop_, see_off(refused, std::move(text)), [](std::exception_ptr) {});
+}
+
+// The answer follows the beginning of a request: Go's HTTP client takes one that is there before it
+// for a fault of the connection. Closing at once would reset what the client still sends, and with
+// it the answer.
+asio::awaitable<void> Server::see_off(std::list<Refused>::iterator refused, std::string text) {
+  std::array<char, 1024> request;
+  for (bool answered = false;; answered = true) {
+    const auto [error, n] = co_await refused->socket.async_read_some(
+        asio::buffer(request), asio::as_tuple(asio::use_awaitable));
+    if (error) break;
+    const int fd = refused->socket.native_handle();
+    if (answered) continue;
+    if (::send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) break;
+    ::shutdown(fd, SHUT_WR);
+  }
+  refused_.erase(refused);
+  changed_.notify_all();
+}
+
+void Server::note_refusal(Reason reason, Peer user) {
+  SteadyTime& next = next_report_.at(static_cast<std::size_t>(reason));
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next) return;
+  next = now + report_pause;
+  switch (reason) {
+    case Reason::user:
+      log::warn("connections of a user are refused",
+                {{"user", user ? std::to_string(*user) : "unknown"},
+                 {"connections", limits_.connections_per_user},
+                 {"remedy", "see what it runs, or raise limits.connections_per_user"}});
+      return;
+    case Reason::full:
+      log::warn("connections are refused",
+                {{"connections", crowd_.size()},
+                 {"users", crowd_.users()},
+                 {"remedy", "see who holds them, or raise limits.connections"}});
+      return;
+    case Reason::descriptors:
+      log::warn("connections are refused, as descriptors run out",
+                {{"connections", crowd_.size()},
+                 {"remedy", "raise the limit of open files (LimitNOFILE= of the unit)"}});
+      return;
+  }
+}
+
+void Server::keep_spares() {
+  while (spares_.size() < limits_.spare_descriptors) {
+    const int spare = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (spare < 0) return;
+    if (leaves_too_few(spare, 1)) {  // The last one is somebody else's.
+      ::close(spare);
+      return;
+    }
+    spares_.push_back(spare);
+  }
+}
+
+// A number says how many are in use only while there are no holes below it, and those who give way
+// leave some. So while they are short, they are counted.
+void Server::count_descriptors() {
+  if (!most_by_descriptors_) return;
+  rlimit limit{};
+  DIR* const all = ::opendir("/proc/self/fd");
+  if (!all) return;
+  std::size_t used = 0;
+  while (::readdir(all)) ++used;
+  ::closedir(all);
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    most_by_descriptors_.reset();
+    return;
+  }
+  used -= std::min<std::size_t>(used, 3);  // ".", ".." and this one
+  const std::size_t room = crowd_.size() + limit.rlim_cur;
+  const std::size_t taken = used + limits_.kept_descriptors;
+  most_by_descriptors_ = room > taken ? room - taken : 0;
+  if (*most_by_descriptors_ >= limits_.connections) most_by_descriptors_.reset();
+}
+
+Server::Figures Server::figures() const {
+  Figures figures = figures_;
+  figures.open = crowd_.size();
+  figures.users = crowd_.users();
+  return figures;
 }
 
 asio::awaitable<void> Server::serve(std::list<Connection>::iterator connection) {
@@ -214,6 +396,7 @@ asio::awaitable<void> Server::serve(std::list<Connection>::iterator connection) 
     log::error("connection failed", {{"error", e.what()}});
   }
   connections_.erase(connection);
+  keep_spares();
   changed_.notify_all();
 }
 
@@ -224,8 +407,18 @@ asio::awaitable<void> Server::sweep() {
     co_await timer.async_wait(asio::use_awaitable);
     const auto now = std::chrono::steady_clock::now();
     for (Connection& connection : connections_) {
-      if (connection.overdue(now)) connection.shut_down();
+      if (!connection.overdue(now)) continue;
+      using Phase = Connection::Phase;
+      if (connection.phase() == Phase::idle) ++figures_.ended_idle;
+      if (connection.phase() == Phase::head) ++figures_.ended_head;
+      if (connection.phase() == Phase::send) ++figures_.ended_slow;
+      connection.shut_down();
     }
+    for (Refused& refused : refused_) {
+      if (now >= refused.until) ::shutdown(refused.socket.native_handle(), SHUT_RDWR);
+    }
+    keep_spares();
+    count_descriptors();
   }
 }
 
@@ -244,7 +437,9 @@ asio::awaitable<void> Server::drained() {
 asio::awaitable<void> Server::stop() {
   drain();
   for (Connection& connection : connections_) connection.shut_down();
+  for (Refused& refused : refused_) ::shutdown(refused.socket.native_handle(), SHUT_RDWR);
   co_await drained();
+  while (!refused_.empty()) co_await changed_.wait();
   tasks_.cancel();
   co_await tasks_.join();
 }

@@ -1,20 +1,27 @@
 // Accepts connections on one or more sockets and keeps them within their limits.
 //
-// One coroutine per connection; one sweep per second ends those whose deadline has passed. Lives on
-// the loop.
+// One coroutine per connection; one sweep per second ends those whose deadline has passed. Whose a
+// connection is the kernel says when it comes, and proxy/crowd.h says whether there is room for it.
+// Who is refused is told so by a 503 where that can be sent at once: the newest work goes first,
+// also when the process runs out of descriptors (fault F12). Lives on the loop.
 #pragma once
 
+#include <sys/resource.h>
+
+#include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cache/event.h"
 #include "cache/task_group.h"
 #include "proxy/connection.h"
+#include "proxy/crowd.h"
 
 namespace staithe::proxy {
 
@@ -32,7 +39,31 @@ class Server {
  public:
   struct Limits {
     std::size_t connections = 10'000;
+    std::size_t connections_per_user = 2'000;
     ConnectionLimits connection;
+    // For what else the process does: a newcomer that leaves fewer descriptors than this is
+    // refused, or takes the place of another.
+    rlim_t kept_descriptors = 0;
+    // Held, and given back when the process has run out of them, so that a newcomer can still be
+    // accepted: to be told to go, or, at the control socket, to be served.
+    std::size_t spare_descriptors = 2;
+  };
+  // Since the start, but for `open` and `users`.
+  struct Figures {
+    std::size_t open = 0;
+    std::size_t users = 0;  // who have these
+    std::uint64_t accepted = 0;
+    // Newcomers that were turned away.
+    std::uint64_t refused_user = 0;         // the user had connections_per_user
+    std::uint64_t refused_full = 0;         // all had `connections`, and none gave way
+    std::uint64_t refused_descriptors = 0;  // the process had too few, and none gave way
+    std::uint64_t refused_address = 0;      // by another way than the loopback interface
+    // Idle ones that were ended to make room for another user's.
+    std::uint64_t shed = 0;
+    // Those that did not keep their deadline.
+    std::uint64_t ended_idle = 0;  // of keep-alive, the normal end
+    std::uint64_t ended_head = 0;  // the head of a request was not whole in time
+    std::uint64_t ended_slow = 0;  // the client did not take its answer
   };
 
   // `handler` and `disk` outlive the server.
@@ -58,7 +89,7 @@ class Server {
   asio::awaitable<void> stop();
 
   std::size_t connections() const { return connections_.size(); }
-  std::uint64_t refused() const { return refused_; }
+  Figures figures() const;
 
  private:
   using Acceptor = asio::basic_socket_acceptor<asio::generic::stream_protocol>;
@@ -69,7 +100,21 @@ class Server {
     bool tcp;
   };
 
+  // One that was refused, until it has read why.
+  struct Refused {
+    Socket socket;
+    SteadyTime until;
+  };
+  enum class Reason { user, full, descriptors };
+
   asio::awaitable<void> accept(Listener& listener);
+  // Lets the newcomer in, or not; `short_of_descriptors`: it came by a spare one.
+  void receive(Socket socket, bool tcp, bool short_of_descriptors);
+  void refuse(Socket socket, Reason reason, Peer user);
+  asio::awaitable<void> see_off(std::list<Refused>::iterator refused, std::string text);
+  void note_refusal(Reason reason, Peer user);
+  void keep_spares();
+  void count_descriptors();
   asio::awaitable<void> serve(std::list<Connection>::iterator connection);
   asio::awaitable<void> sweep();
 
@@ -78,8 +123,14 @@ class Server {
   Handler& handler_;
   asio::thread_pool& disk_;
   std::list<Listener> listeners_;
+  Crowd crowd_;
   std::list<Connection> connections_;
-  std::uint64_t refused_ = 0;
+  std::list<Refused> refused_;
+  std::vector<int> spares_;
+  // Since descriptors ran short: how many connections there is room for.
+  std::optional<std::size_t> most_by_descriptors_;
+  Figures figures_;
+  std::array<SteadyTime, 3> next_report_{};  // by Reason
   TaskGroup tasks_;
   Event changed_;
 };

@@ -16,6 +16,7 @@ namespace staithe::proxy {
 struct Freshness {
   std::chrono::milliseconds tag_ttl{0};  // 0: every pull by tag asks upstream
   std::chrono::milliseconds serve_stale = std::chrono::hours(7 * 24);  // 0: never
+  std::chrono::milliseconds serve_gone{0};                             // 0: never
 
   bool operator==(const Freshness&) const = default;
 };
@@ -123,6 +124,7 @@ struct AccessSettings {
 // [limits]
 struct Limits {
   std::size_t connections = 10'000;
+  std::size_t connections_per_user = 2'000;
   std::chrono::milliseconds header_timeout{10'000};
   std::chrono::milliseconds idle_timeout{150'000};
   std::chrono::milliseconds upstream_connect{5'000};

@@ -14,8 +14,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// The first range: most layers whole, and enough of a large one to see how fast it comes.
-constexpr std::uint64_t first_bytes = 8 * 1024 * 1024;
 // A connection that brings this much per second is bound by this machine, not by upstream; a second
 // one would only take its share.
 constexpr std::uint64_t fast_bytes_per_second = 256 * 1024 * 1024;
@@ -65,7 +63,8 @@ class Transfer::Working {
   Transfer& transfer_;
 };
 
-Transfer::Transfer(asio::any_io_executor loop, Settings settings, Upstream& upstream, Clock& clock)
+Transfer::Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& upstream,
+                   Clock& clock)
     : settings_(std::move(settings)),
       upstream_(upstream),
       clock_(clock),
@@ -104,9 +103,9 @@ asio::awaitable<std::optional<std::uint64_t>> Transfer::ask_size() {
 
 asio::awaitable<std::optional<std::uint64_t>> Transfer::begin(std::uint64_t offset) {
   std::unique_ptr<HttpResponse> response;
-  if (offset <= SegmentPlan::near_bytes) offset = 0;
+  if (offset <= settings_.sizes.near_bytes) offset = 0;
   if (settings_.ranges) {
-    response = co_await send(range_field({offset, offset + first_bytes}));
+    response = co_await send(range_field({offset, offset + settings_.sizes.first_bytes}));
     const int status = response->status();
     const auto part = parse_content_range(response->headers().get("Content-Range"));
     if (status == 206 && part && part->range.begin == offset && part->total_bytes &&
@@ -132,7 +131,7 @@ void Transfer::check_validator(const HttpResponse& response) {
   ++answers_;
   const std::string validator(response.headers().get("ETag"));
   if (validator.empty() || validator.starts_with("W/")) return;
-  const std::string server = place_->url ? place_->url->origin().to_string() : std::string();
+  const std::string server = place_->server();
   const auto [known, first] = validators_.emplace(server, validator);
   if (!first && known->second != validator)
     throw Failure(Errc::upstream_nonsense, upstream_.url() + " changed " +
@@ -166,7 +165,7 @@ asio::awaitable<void> Transfer::run(cache::BlobWriter& writer) {
     co_await append_all(std::move(std::exchange(first_, std::nullopt)->response));
     co_return;
   }
-  plan_.emplace(*blob.size_bytes(), settings_.segments);
+  plan_.emplace(*blob.size_bytes(), settings_.segments, settings_.sizes);
   blob.on_wait([this](std::uint64_t offset) { want(offset); });
   // From here on the tasks are ended before this returns, whatever happens.
   co_await asio::this_coro::throw_if_cancelled(false);
@@ -174,7 +173,10 @@ asio::awaitable<void> Transfer::run(cache::BlobWriter& writer) {
   if (!complete()) spawn_worker(std::exchange(first_, std::nullopt));
   bool stopped = false;
   while (!error_ && !stopped && (!complete() || workers_ > 0 || !hashed_)) {
-    if (workers_ == 0 && !complete()) spawn_worker(std::nullopt);
+    if (workers_ == 0 && !complete()) {
+      spawn_worker(std::nullopt);
+      continue;  // It runs at once, as far as it can.
+    }
     co_await changed_.wait();
     stopped =
         (co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none;
@@ -194,9 +196,11 @@ void Transfer::give_up(Error error) {
   changed_.notify_all();
 }
 
-void Transfer::spawn_worker(std::optional<Answer> first) {
+bool Transfer::spawn_worker(std::optional<Answer> first) {
   ++workers_;
-  if (!tasks_.spawn("connection", work(std::move(first)))) --workers_;
+  const bool spawned = tasks_.spawn("connection", work(std::move(first)));
+  if (!spawned) --workers_;
+  return spawned;
 }
 
 asio::awaitable<void> Transfer::hash() {
@@ -251,7 +255,7 @@ asio::awaitable<bool> Transfer::fetch(SegmentPlan::Handle segment, std::optional
       most_workers_ = workers_ - 1;  // Upstream may not like so many of them.
       co_return false;
     }
-    co_await get_over(std::move(*broken));
+    co_await get_over(std::move(*broken), segment->at - before);
   }
   co_return true;
 }
@@ -271,10 +275,8 @@ asio::awaitable<bool> Transfer::fetch_some(SegmentPlan::Handle segment,
   co_return complete();
 }
 
-asio::awaitable<void> Transfer::get_over(Error broken) {
-  const bool progress = present().bytes() >= present_at_break_ + progress_bytes;
-  present_at_break_ = present().bytes();
-  breaks_ = progress ? 0 : breaks_ + 1;
+asio::awaitable<void> Transfer::get_over(Error broken, std::uint64_t brought_bytes) {
+  breaks_ = brought_bytes >= progress_bytes ? 0 : breaks_ + 1;
   if (breaks_ > most_breaks_without_progress) throw Failure(broken);
   log::info("fill resumes", {{"registry", settings_.registry},
                              {"digest", settings_.digest.to_string()},
@@ -312,6 +314,7 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
 
 asio::awaitable<void> Transfer::pass_over(std::unique_ptr<HttpResponse> response) {
   std::vector<char> piece;
+  const std::uint64_t before = present().bytes();
   std::uint64_t at = 0;
   std::optional<Error> broken;
   try {
@@ -338,7 +341,7 @@ asio::awaitable<void> Transfer::pass_over(std::unique_ptr<HttpResponse> response
     if (!may_resume(failure.code())) throw;
     broken = failure.error();
   }
-  if (broken && !complete()) co_await get_over(std::move(*broken));
+  if (broken && !complete()) co_await get_over(std::move(*broken), present().bytes() - before);
 }
 
 asio::awaitable<void> Transfer::append_all(std::unique_ptr<HttpResponse> response) {
@@ -360,13 +363,14 @@ void Transfer::want(std::uint64_t offset) {
 
 void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took) {
   if (!answers_ranges_ || static_cast<double>(bytes) > took.count() * fast_bytes_per_second) return;
+  const auto worth_one_more = [&] {  // Those that have begun may have taken no segment yet.
+    return plan_->unclaimed_bytes(present()) >=
+           settings_.sizes.least_bytes * (workers_ - plan_->active() + 1);
+  };
+  // Each runs at once, as far as it can, and may find that all is over.
   while (!error_ && workers_ < most_workers_ && upstream_.free_connections() > 0 &&
-         plan_->unclaimed_bytes(present()) >=
-             SegmentPlan::least_bytes * (workers_ - plan_->active() + 1)) {
-    const std::size_t before = workers_;
-    spawn_worker(std::nullopt);
-    if (workers_ == before) break;  // It found nothing to do, or may not begin any more.
-  }
+         worth_one_more())
+    if (!spawn_worker(std::nullopt)) return;
 }
 
 void Transfer::note_bytes(std::size_t bytes) {

@@ -20,7 +20,7 @@
 #include "cache/event.h"
 #include "cache/task_group.h"
 #include "proxy/segments.h"
-#include "proxy/upstream.h"
+#include "proxy/upstream_list.h"
 
 namespace staithe::proxy {
 
@@ -33,10 +33,11 @@ class Transfer {
     std::size_t segments = 4;  // connections at once, unless readers want more
     // Whether ranges may be asked for at all: not of an upstream whose joined bytes were wrong.
     bool ranges = true;
+    SegmentSizes sizes = {};
   };
 
   // `upstream` and `clock` outlive it.
-  Transfer(asio::any_io_executor loop, Settings settings, Upstream& upstream, Clock& clock);
+  Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& upstream, Clock& clock);
   // run() has ended.
   ~Transfer();
 
@@ -72,7 +73,8 @@ class Transfer {
   // Throws if it is not what other answers of the same server were.
   void check_validator(const HttpResponse& response);
 
-  void spawn_worker(std::optional<Answer> first);
+  // False if it is being ended.
+  bool spawn_worker(std::optional<Answer> first);
   asio::awaitable<void> work(std::optional<Answer> first);
   asio::awaitable<void> hash();
   // False if it gave way to the other connections.
@@ -85,8 +87,9 @@ class Transfer {
   asio::awaitable<void> pass_over(std::unique_ptr<HttpResponse> response);
   // All there is, of a size that nobody has told.
   asio::awaitable<void> append_all(std::unique_ptr<HttpResponse> response);
-  // A connection broke: waits before it goes on; throws if nothing has come for too long.
-  asio::awaitable<void> get_over(Error broken);
+  // A connection broke after it brought so much: waits before it goes on; throws if nothing has
+  // come for too long.
+  asio::awaitable<void> get_over(Error broken, std::uint64_t brought_bytes);
   void give_up(Error error);
   bool complete() const;
   const cache::Extents& present() const { return writer_->blob()->present(); }
@@ -96,7 +99,7 @@ class Transfer {
   void note_bytes(std::size_t bytes);
 
   Settings settings_;
-  Upstream& upstream_;
+  UpstreamList& upstream_;
   Clock& clock_;
   std::shared_ptr<Upstream::Place> place_ = std::make_shared<Upstream::Place>();
   std::map<std::string, std::string> validators_;  // by the server that sent it
@@ -109,8 +112,7 @@ class Transfer {
   std::size_t workers_ = 0;
   bool answers_ranges_;  // as far as is known
   bool hashed_ = false;
-  int breaks_ = 0;  // since the last one before which enough had come
-  std::uint64_t present_at_break_ = 0;
+  int breaks_ = 0;  // since the last one that had brought enough
   std::optional<Error> error_;
   Event changed_;
   TaskGroup tasks_;

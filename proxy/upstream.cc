@@ -1,12 +1,12 @@
 #include "proxy/upstream.h"
 
 #include <algorithm>
-#include <boost/json.hpp>
-#include <charconv>
 
 #include "cache/escape.h"
 #include "cache/log.h"
 #include "proxy/auth/base64.h"
+#include "proxy/auth/source.h"
+#include "proxy/auth/trust.h"
 #include "proxy/errors.h"
 #include "proxy/words.h"
 
@@ -14,14 +14,6 @@ namespace staithe::proxy {
 
 namespace {
 
-using namespace std::chrono_literals;
-
-// A pause that upstream asks for is waited out if it is short, so that clients see no 429 at all;
-// a longer one is told to them, so that they can turn to another source.
-constexpr auto patience = 10s;
-// Where a 429 says nothing about when to come back.
-constexpr auto default_pause = 5s;
-constexpr auto longest_pause = 300s;
 // Manifests, lists and HEADs at once, beside the transfers that max_connections bounds.
 constexpr std::size_t max_questions = 16;
 constexpr std::size_t max_error_body_bytes = 64 * 1024;
@@ -33,12 +25,17 @@ bool is_redirect(int status) {
 
 bool is_content(int status) { return status == 200 || status == 206; }
 
-std::chrono::seconds retry_after(const HttpResponse& response) {
-  const std::string_view text = response.headers().get("Retry-After");
-  std::int64_t seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error != std::errc() || end != text.data() + text.size() || seconds < 0) return default_pause;
-  return std::min<std::chrono::seconds>(std::chrono::seconds(seconds), longest_pause);
+// What may be asked twice if the answer is late: small, and the same however often it is asked.
+bool may_hedge(const Upstream::Ask& ask) {
+  if (ask.has_next) return false;  // The next one is the second request.
+  return ask.method == "HEAD" || ask.what.starts_with("manifests/");
+}
+
+// Only ACR says what it grants (rate_limit.h); the others have their pauses.
+std::optional<RateLimit> rate_limit_of(const Upstream::Settings& settings) {
+  if (!auth::parse_acr_host(settings.base.origin().host, settings.redirects.acr_suffixes))
+    return std::nullopt;
+  return RateLimit(RateLimit::acr);
 }
 
 // Everything in a request that a server could echo and nobody may see: the Authorization value, its
@@ -112,29 +109,34 @@ const char* to_string(Health health) {
   return "idle";
 }
 
+Random& system_random() {
+  static SystemRandom random;  // It has no state.
+  return random;
+}
+
 Upstream::Upstream(asio::any_io_executor loop, Settings settings,
-                   std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock)
+                   std::unique_ptr<auth::Authorizer> authorizer, HttpClient& http, Clock& clock,
+                   Random& random)
     : settings_(std::move(settings)),
       authorizer_(std::move(authorizer)),
-      http_(http),
       clock_(clock),
+      random_(random),
       transfers_(loop, settings_.max_connections),
-      questions_(loop, max_questions) {}
+      questions_(loop, max_questions),
+      home_(loop, http, clock, random, budget_, stats_, rate_limit_of(settings_)),
+      elsewhere_(loop, http, clock, random, budget_, stats_, std::nullopt) {}
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   ask.repository = settings_.prefix + ask.repository;
+  Patience patience(ask.patient);
   std::optional<Error> failed;
   try {
-    for (int attempt = 1;; ++attempt) {
-      const auto left = paused_until_ - clock_.now();
-      if (left > (ask.patient ? patience : 0s))
-        throw Failure(Errc::throttled, url() + " asked for a pause; " +
-                                           std::to_string(paused().count()) + " s of it are left");
-      if (left > 0s) co_await clock_.sleep_until(paused_until_);
-      auto response = co_await send_once(ask);
-      note(*response);
-      if (response->status() != 429 || !ask.patient || attempt == 2) co_return response;
-    }
+    // What there is to wait for comes before a connection is taken that others may need.
+    co_await client_of(ask).wait(patience);
+    if (!ask.place || !ask.place->url) co_await token(ask, patience);
+    auto response = co_await send_once(ask, patience);
+    note(*response);
+    co_return response;
   } catch (const Failure& failure) {
     failed = failure.error();
   }
@@ -144,18 +146,40 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
       failed->code == Errc::identity_missing)
     health_ = Health::unauthorized;
-  last_error_ = failed;
+  last_error_ = trouble().value_or(*failed);
   throw Failure(*failed);
 }
 
-asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask) {
+asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask, Patience& patience) {
+  for (;;) {
+    std::chrono::nanoseconds left;
+    try {
+      co_return co_await authorizer_->for_pull(ask.repository);
+    } catch (const auth::Postponed& postponed) {
+      left = postponed.retry_after();
+      if (!patience.suffices(left)) throw;
+    }
+    const auto spread =
+        std::clamp<std::chrono::nanoseconds>(left / 4, Pause::least_spread, Pause::most_spread);
+    const auto wait = left + random_.between(std::chrono::nanoseconds(0), spread);
+    co_await clock_.sleep_for(wait);
+    patience.spend(wait);
+  }
+}
+
+asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& ask,
+                                                                   Patience& patience) {
   const bool transfer = ask.method == "GET" && ask.what.starts_with("blobs/");
   auto slot = co_await (transfer ? transfers_ : questions_).acquire();
   Answer answer;
   auth::Authorization sent;
-  for (bool repeated = false;; repeated = true) {
-    const auth::Authorization authorization = co_await authorizer_->for_pull(ask.repository);
-    answer = co_await walk(ask, authorization);
+  if (ask.place && ask.place->url) {
+    // No token is needed there, nor asked for.
+    if (auto found = co_await revisit(ask, patience)) answer = std::move(*found);
+  }
+  for (bool repeated = false; !answer.response; repeated = true) {
+    const auth::Authorization authorization = co_await token(ask, patience);
+    answer = co_await walk(ask, authorization, patience);
     sent = answer.at_home ? authorization : nullptr;
     // Only the registry can refuse its token; another host's 401 is no word about it.
     const int status = answer.response->status();
@@ -165,6 +189,7 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
          authorizer_->refused(ask.repository, authorization, answer.response->headers())) ||
         (status == 403 && authorization && authorizer_->forbidden(authorization));
     if (!worth_repeating) break;
+    answer.response.reset();
   }
   co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_,
                                               std::move(sent), std::move(answer.url));
@@ -173,10 +198,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
 // From the registry along its redirects. The credential goes to the registry's origin only, and is
 // not taken up again once the chain has left it.
 asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
-                                                 const auth::Authorization& authorization) {
-  if (ask.place && ask.place->url) {
-    if (auto answer = co_await revisit(ask)) co_return std::move(*answer);
-  }
+                                                 const auth::Authorization& authorization,
+                                                 Patience& patience) {
   const Url start = settings_.base.with_target("/v2/" + ask.repository + "/" + ask.what);
   Url url = start;
   bool at_home = true;
@@ -185,8 +208,13 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
     HttpRequest asked = request(ask, url);
     if (at_home && authorization)
       asked.headers.add("Authorization", std::string(authorization->reveal()));
-    ++stats_->requests;
-    auto response = co_await http_.send(std::move(asked));
+    PoliteClient& client = at_home ? home_ : elsewhere_;
+    auto response = co_await client.send(std::move(asked), {.patience = &patience,
+                                                            .may_hedge = at_home && may_hedge(ask),
+                                                            .may_repeat = !ask.has_next});
+    if (at_home) {
+      if (auto quota = pull_quota(response->headers())) quota_ = std::move(quota);
+    }
     if (!at_home && response->status() == 403 && !std::exchange(restarted, true)) {
       url = start;  // A signed URL that has expired; the registry gives a new one.
       at_home = true;
@@ -209,16 +237,17 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
   }
 }
 
-asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& ask) {
+asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& ask,
+                                                                   Patience& patience) {
   Place& place = *ask.place;
   Url url = *place.url;
   const auto forget = [&] {  // Unless another range has found a new one meanwhile.
     if (place.url && place.url->wire() == url.wire()) place.url.reset();
   };
-  ++stats_->requests;
   std::unique_ptr<HttpResponse> response;
   try {
-    response = co_await http_.send(request(ask, url));
+    response = co_await elsewhere_.send(request(ask, url),
+                                        {.patience = &patience, .may_repeat = !ask.has_next});
   } catch (...) {
     forget();
     throw;
@@ -237,6 +266,10 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
                       .body = {},
                       .ca_file = settings_.ca_file,
                       .limits = settings_.limits};
+  if (ask.has_next) {
+    request.limits.connect = std::min(request.limits.connect, mirror_connect);
+    request.limits.first_byte = std::min(request.limits.first_byte, mirror_first_byte);
+  }
   if (!ask.accept.empty()) request.headers.add("Accept", ask.accept);
   if (!ask.range.empty()) request.headers.add("Range", ask.range);
   return request;
@@ -244,38 +277,49 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
 
 void Upstream::note(const HttpResponse& response) {
   const int status = response.status();
-  const Health before = health_;
-  if (status == 429) {
-    const auto pause = retry_after(response);
-    paused_until_ = std::max(paused_until_, clock_.now() + pause);
-    health_ = Health::throttled;
-    last_error_ = {Errc::throttled, url() + " answered 429 and asks for a pause of " +
-                                        std::to_string(pause.count()) + " s"};
-  } else if (status == 401) {
-    health_ = Health::unauthorized;
+  if (status == 401) {
+    if (std::exchange(health_, Health::unauthorized) != Health::unauthorized)
+      log::warn("upstream refuses our credential", {{"upstream", url()}});
     last_error_ = {Errc::unauthorized, url() + " answered 401 to a fresh credential"};
   } else if (status >= 500) {
     health_ = Health::unreachable;
     last_error_ = {Errc::upstream_failed, url() + " answered " + std::to_string(status)};
   } else {
     health_ = Health::ok;
-    if (before != Health::ok) last_error_.reset();
+    last_error_.reset();
   }
-  if (before != health_ && before != Health::idle)
-    log::info("upstream changed state",
-              {{"upstream", url()},
-               {"state", to_string(health_)},
-               {"error", last_error_ ? last_error_->detail : std::string()}});
+}
+
+Instant Upstream::next_try(const Place* place) const {
+  if (place && place->url) return elsewhere_.next_try();
+  return std::max(home_.next_try(), elsewhere_.next_try());
+}
+
+std::optional<Error> Upstream::trouble() const {
+  return home_.trouble().or_else([&] { return elsewhere_.trouble(); });
 }
 
 Health Upstream::health() const {
-  if (health_ == Health::throttled && paused_until_ <= clock_.now()) return Health::ok;
+  if (home_.paused() || elsewhere_.paused()) return Health::throttled;
+  if (home_.breaker().is_open() || elsewhere_.breaker().is_open()) return Health::unreachable;
   return health_;
 }
 
 std::chrono::seconds Upstream::paused() const {
-  const auto left = std::chrono::ceil<std::chrono::seconds>(paused_until_ - clock_.now());
-  return std::max<std::chrono::seconds>(left, 0s);
+  return std::chrono::ceil<std::chrono::seconds>(
+      std::max(home_.pause_left(), elsewhere_.pause_left()));
+}
+
+std::optional<std::chrono::seconds> Upstream::retry_in() const {
+  std::optional<std::chrono::seconds> longest;
+  for (const PoliteClient* client : {&home_, &elsewhere_}) {
+    if (!client->breaker().is_open()) continue;
+    const auto left = std::max<std::chrono::nanoseconds>(
+        client->breaker().again_at() - clock_.now(), std::chrono::nanoseconds(0));
+    longest = std::max(longest.value_or(std::chrono::seconds(0)),
+                       std::chrono::ceil<std::chrono::seconds>(left));
+  }
+  return longest;
 }
 
 asio::awaitable<Error> error_of(HttpResponse& response, std::string asked, Errc absent) {

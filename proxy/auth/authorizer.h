@@ -58,6 +58,7 @@ class Authorizer {
   // For pulling from `repository` (as upstream names it). Returns at once while a valid token is
   // held. Throws Failure: unauthorized, denied, unreachable, throttled, upstream_nonsense, each
   // with a sentence that names the step (identity, exchange, token), the cause and the remedy.
+  // Throttled is Postponed (auth/source.h) where it is known for how long.
   virtual asio::awaitable<Authorization> for_pull(std::string repository) = 0;
 
   // Upstream answered 401 to a request that carried `used` (null: none). Forgets that token if it

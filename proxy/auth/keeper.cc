@@ -75,13 +75,13 @@ asio::awaitable<typename Keeper<T>::Kept> Keeper<T>::get() {
     if (!doubtful || !flight) co_return kept_;
   } else if (!flight) {
     kept_ = nullptr;
-    if (now < retry_at_) throw Failure(*error_);
+    if (now < retry_at_) throw_failed(*error_);
     flight = start(co_await asio::this_coro::executor);
   }
   Result<Kept> outcome = co_await ride(flight);
   if (outcome) co_return std::move(*outcome);
   if (is_valid(environment_.clock.now())) co_return kept_;
-  throw Failure(std::move(outcome.error()));
+  throw_failed(std::move(outcome.error()));
 }
 
 template <class T>
@@ -180,6 +180,14 @@ bool Keeper<T>::succeeded(T fresh) {
   if (kind_ != Kind::demand)
     environment_.tasks.spawn(name_, tend(this->weak_from_this(), generation_, environment_));
   return true;
+}
+
+template <class T>
+void Keeper<T>::throw_failed(Error error) const {
+  const auto left = retry_at_ - environment_.clock.now();
+  if (error.code == Errc::throttled && left > std::chrono::nanoseconds(0))
+    throw Postponed(error.code, std::move(error.detail), left);
+  throw Failure(std::move(error));
 }
 
 template <class T>

@@ -91,6 +91,8 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   // False if it came too late to be used.
   bool succeeded(T fresh);
   void failed(Error error, std::optional<std::chrono::nanoseconds> retry);
+  // Postponed where a server throttles us, so that who has the patience can wait for its end.
+  [[noreturn]] void throw_failed(Error error) const;
 
   static asio::awaitable<void> fly(std::shared_ptr<Keeper> self, Landing landing);
   static asio::awaitable<void> landed(std::shared_ptr<Flight> flight);

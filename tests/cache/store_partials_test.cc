@@ -220,6 +220,120 @@ TEST_F(StorePartialsTest, OfWrongBytesEndWithTheDigest) {
   EXPECT_EQ(finish(whole_), 0u);
 }
 
+// Parts that several connections have brought, each marked as it came.
+class SparsePartialsTest : public StorePartialsTest {
+ protected:
+  void write(BlobWriter& writer, std::uint64_t begin, std::uint64_t end) {
+    for (std::uint64_t at = begin; at < end; at += 16 * KiB)
+      cellar_.run(writer.write(
+          at, std::span(whole_).subspan(at, std::min<std::uint64_t>(16 * KiB, end - at))));
+  }
+  // The end, a part in the middle that touches no other, and the start.
+  std::unique_ptr<BlobWriter> begun_in_parts() {
+    auto writer = cellar_.begin(whole_);
+    write(*writer, 400 * KiB, whole_.size());
+    write(*writer, 150 * KiB, 250 * KiB);
+    write(*writer, 0, 100 * KiB);
+    return writer;
+  }
+  static std::vector<Extent> missing(const BlobWriter& writer) {
+    std::vector<Extent> gaps;
+    const std::uint64_t size = *writer.blob()->size_bytes();
+    for (Extent gap = writer.blob()->present().gap_from(0, size); gap.begin < size;
+         gap = writer.blob()->present().gap_from(gap.end, size))
+      gaps.push_back(gap);
+    return gaps;
+  }
+  void fill_gaps(BlobWriter& writer) {
+    for (const Extent& gap : missing(writer)) write(writer, gap.begin, gap.end);
+    cellar_.run(writer.commit());
+  }
+};
+
+TEST_F(SparsePartialsTest, AreReadAsTheyComeButForTheLastByte) {
+  auto writer = begun_in_parts();
+  const auto blob = writer->blob();
+  EXPECT_EQ(blob->ready_from(0, Blob::End::held_back), 100 * KiB);
+  EXPECT_EQ(blob->ready_from(100 * KiB, Blob::End::held_back), 100 * KiB);
+  EXPECT_EQ(blob->ready_from(160 * KiB, Blob::End::held_back), 250 * KiB);
+  EXPECT_EQ(blob->ready_from(450 * KiB, Blob::End::held_back), whole_.size() - 1);
+  EXPECT_EQ(blob->ready_from(450 * KiB, Blob::End::as_it_comes), whole_.size());
+  std::vector<std::uint64_t> waited_for;
+  blob->on_wait([&](std::uint64_t offset) { waited_for.push_back(offset); });
+  const auto reader = cellar_.start(blob->wait_past(300 * KiB));
+  EXPECT_EQ(waited_for, std::vector<std::uint64_t>{300 * KiB});
+  fill_gaps(*writer);
+  EXPECT_EQ(cellar_.wait(reader), whole_.size());
+  EXPECT_TRUE(cellar_.read(of_whole_) == whole_);
+}
+
+TEST_F(SparsePartialsTest, AreHashedBehindTheWritersInTheOrderOfTheBlob) {
+  auto writer = begun_in_parts();
+  const auto hashing = cellar_.start(writer->hash_along());
+  cellar_.settle();
+  EXPECT_FALSE(hashing.done());
+  for (const Extent& gap : missing(*writer)) write(*writer, gap.begin, gap.end);
+  cellar_.wait(hashing);
+  const std::uint64_t reads = cellar_.disk.calls(Call::read);
+  cellar_.run(writer->commit());
+  EXPECT_EQ(cellar_.disk.calls(Call::read), reads) << "nothing is left to hash";
+  EXPECT_TRUE(cellar_.read(of_whole_) == whole_);
+}
+
+TEST_F(SparsePartialsTest, SurviveAStopToTheByte) {
+  begun_in_parts().reset();
+  cellar_.restart();
+  expect_figures_true();
+  auto writer = resume(whole_);
+  EXPECT_EQ(missing(*writer),
+            (std::vector<Extent>{{100 * KiB, 150 * KiB}, {250 * KiB, 400 * KiB}}));
+  fill_gaps(*writer);
+  writer.reset();
+  EXPECT_TRUE(cellar_.read(of_whole_) == whole_);
+  expect_figures_true();
+}
+
+TEST_F(SparsePartialsTest, SurviveAKillUpToTheirMarks) {
+  auto writer = begun_in_parts();
+  cellar_.pass(2s);
+  cellar_.disk.lose_power();
+  writer.reset();
+  cellar_.crash(Loss::nothing);
+  writer = resume(whole_);
+  // Of each part as much as was marked, 64 KiB at a time.
+  EXPECT_EQ(missing(*writer),
+            (std::vector<Extent>{
+                {64 * KiB, 150 * KiB}, {214 * KiB, 400 * KiB}, {464 * KiB, whole_.size()}}));
+  fill_gaps(*writer);
+  writer.reset();
+  EXPECT_TRUE(cellar_.read(of_whole_) == whole_);
+}
+
+TEST_F(SparsePartialsTest, LoseOnlyThePartsThatAreDamaged) {
+  begun_in_parts().reset();
+  cellar_.settle();
+  damage_at(200 * KiB);
+  cellar_.restart();
+  auto writer = resume(whole_);
+  EXPECT_EQ(writer->written_bytes(), 100 * KiB);
+  EXPECT_TRUE(writer->blob()->present().contains({400 * KiB, whole_.size()}));
+  EXPECT_FALSE(writer->blob()->present().contains({200 * KiB, 200 * KiB + 1}));
+  EXPECT_THAT(cellar_.reports, Contains(HasSubstr("partial blob damaged")));
+  fill_gaps(*writer);
+  writer.reset();
+  EXPECT_TRUE(cellar_.read(of_whole_) == whole_);
+}
+
+TEST_F(SparsePartialsTest, WrongInAnyPartEndWithTheDigest) {
+  std::string wrong = whole_;
+  wrong[170 * KiB] ^= 1;
+  auto writer = cellar_.begin(whole_);
+  cellar_.run(writer->write(150 * KiB, std::span(wrong).subspan(150 * KiB, 100 * KiB)));
+  write(*writer, 0, 150 * KiB);
+  write(*writer, 250 * KiB, whole_.size());
+  EXPECT_EQ(failure_of([&] { cellar_.run(writer->commit()); }), Errc::digest_invalid);
+}
+
 TEST_F(StorePartialsTest, BreakOffAgainAndAgain) {
   for (std::uint64_t at = 50 * KiB; at < whole_.size(); at += 50 * KiB) {
     auto writer = resume(whole_);

@@ -525,9 +525,22 @@ class HostileRun : public Play {
     co_await writer->recover();
     if (fate == 0 && !bytes.empty()) bytes[bytes.size() / 2] ^= 1;  // Wrong bytes from upstream.
     if (fate == 1) bytes.resize(bytes.size() / 2);                  // It breaks off.
-    for (std::uint64_t at = writer->written_bytes(); at < bytes.size(); at += step)
-      co_await writer->append(
-          std::span(std::as_const(bytes)).subspan(at, std::min(step, bytes.size() - at)));
+    const std::span<const char> all(bytes);
+    if (below(2)) {  // As several connections bring it: pieces of what is missing, in any order.
+      std::vector<Extent> pieces;
+      for (Extent gap = writer->blob()->present().gap_from(0, all.size()); gap.begin < all.size();
+           gap = writer->blob()->present().gap_from(gap.end, all.size()))
+        for (std::uint64_t at = gap.begin; at < gap.end; at += step)
+          pieces.push_back({at, std::min(at + step, gap.end)});
+      for (std::size_t i = pieces.size(); i > 1; --i) std::swap(pieces[i - 1], pieces[below(i)]);
+      for (const Extent& piece : pieces)
+        co_await writer->write(piece.begin, all.subspan(piece.begin, piece.end - piece.begin));
+    } else {
+      for (std::uint64_t at = writer->written_bytes(); at < all.size();
+           at = writer->written_bytes())
+        co_await writer->append(all.subspan(
+            at, writer->blob()->present().gap_from(at, std::min(at + step, all.size())).end - at));
+    }
     if (fate == 2) throw Failure(Errc::unreachable, "played");
     co_await writer->commit();
     co_return true;

@@ -113,6 +113,12 @@ class CacheControlTest : public testing::Test {
                             .tasks = tasks_,
                             .doors = {}}};
   Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
+  Warmer warmer_{{.clock = house_.clock,
+                  .store = house_.store,
+                  .registries = house_.registries,
+                  .proxy = house_.proxy,
+                  .fills = house_.fills}};
+  WarmControl warm_{{.warmer = warmer_, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -122,6 +128,8 @@ class CacheControlTest : public testing::Test {
                     .access = access_,
                     .credentials = credentials_,
                     .verifier = verifier_,
+                    .warm = warm_,
+                    .warm_status = [] { return boost::json::object(); },
                     .reload = [] { return Faults(); }}};
   std::filesystem::path directory_;
   proxy::Server server_{house_.io.get_executor(),
@@ -257,21 +265,22 @@ TEST_F(CacheControlTest, QuestionsThatAreNoneAreRefusedWithASentence) {
 }
 
 TEST_F(CacheControlTest, EachPathHasItsMethod) {
-  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge"}) {
+  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge", "/v1/warm"}) {
     const std::string answer = ask_as(::geteuid(), "GET", path);
     EXPECT_EQ(status_of(answer), 405);
     EXPECT_THAT(answer, HasSubstr("Allow: POST\r\n"));
   }
   EXPECT_EQ(status_of(post("/v1/blobs", "{}")), 405);
+  EXPECT_EQ(status_of(post("/v1/explain?image=r.example/app", "{}")), 405);
 }
 
 TEST_F(CacheControlTest, OnlyRootAndTheOwnUserChangeWhatIsCached) {
   if (!OtherUser::possible()) GTEST_SKIP() << "only root can become somebody else";
-  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge"}) {
+  for (const char* path : {"/v1/pin", "/v1/unpin", "/v1/purge", "/v1/warm"}) {
     EXPECT_EQ(status_of(ask_as(somebody, "POST", path, R"({"all":true})")), 403) << path;
   }
-  EXPECT_EQ(status_of(ask_as(somebody, "GET", "/v1/images")), 200)
-      << "whoever can connect may look";
+  for (const char* path : {"/v1/images", "/v1/explain?image=r.example/app"})
+    EXPECT_EQ(status_of(ask_as(somebody, "GET", path)), 200) << "whoever can connect may look";
 }
 
 }  // namespace

@@ -72,6 +72,26 @@ TEST(Status, SaysWhyTheCacheDoesNotStore) {
   EXPECT_THAT(text, HasSubstr("  the disk is full: free it\n"));
 }
 
+TEST(Status, ShowsHowEachMirrorFares) {
+  json::value status = json::parse(kSample);
+  json::object& registry = status.at("registries").at(1).as_object();
+  registry["state"] = "ok";
+  registry["paused_seconds"] = 0;
+  registry["last_error"] = "nobody is at home";
+  registry["upstream"] = json::array{"http://127.0.0.1:30020", "https://registry-1.docker.io"};
+  registry["upstreams"] = json::parse(R"([
+    {"url":"http://127.0.0.1:30020","state":"unreachable","paused_seconds":0,
+     "last_error":"nobody is at home"},
+    {"url":"https://registry-1.docker.io","state":"throttled","paused_seconds":42,
+     "last_error":null}])");
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("docker.io           2 in order"));
+  EXPECT_THAT(text, HasSubstr("1. http://127.0.0.1:30020: unreachable; last error: nobody is at "
+                              "home\n"));
+  EXPECT_THAT(text, HasSubstr("2. https://registry-1.docker.io: throttled for 42s\n"));
+  EXPECT_EQ(text.find("nobody is at home"), text.rfind("nobody is at home")) << "said once";
+}
+
 TEST(Status, ShowsHowFarTheScrubIs) {
   json::value status = json::parse(kSample);
   json::object& cache = status.at("cache").as_object();
@@ -132,8 +152,15 @@ REGISTRIES
     last error: registry-1.docker.io answered 429: give docker.io an identity
 
 FILLS
-  sha256:abababababab  contoso.azurecr.io/app/web  [####------]  46.0%  117.7 MiB of 256.0 MiB  32 readers
+  sha256:abababababab  contoso.azurecr.io/app/web  [####------]  46.0%  32 readers
+    117.7 MiB of 256.0 MiB
 )");
+}
+
+TEST(Status, ShowsFirstWhatMovesWhereTheScreenMayBeTooSmall) {
+  const std::string text = render_status(json::parse(kSample), Style{}, Order::transfers_first);
+  EXPECT_LT(text.find("\nFILLS\n"), text.find("\nCACHE"));
+  EXPECT_THAT(text, testing::StartsWith("staithed 0.1.0  ready"));
 }
 
 TEST(Status, WarnsOfWhatAPersonHasToRenewSoon) {
@@ -178,6 +205,18 @@ TEST(Status, IsColouredOnlyOnRequest) {
   EXPECT_THAT(text, HasSubstr("\x1b[33mthrottled for 42s\x1b[0m"));
   EXPECT_THAT(text, HasSubstr("\x1b[33m1 quarantined\x1b[0m"));
   EXPECT_EQ(bare(text), render_status(json::parse(kSample), Style{}));
+}
+
+TEST(Status, TellsWhatARegistryStillGrantsAndWhenItIsTriedAgain) {
+  json::value status = json::parse(kSample);
+  json::object& hub = status.at("registries").at(1).get_object();
+  hub["rate_limit"] = json::object{{"limit", 100}, {"remaining", 76}, {"window_seconds", 21600}};
+  hub["state"] = "unreachable";
+  hub["paused_seconds"] = 0;
+  hub["retry_in_seconds"] = 7;
+  const std::string text = render_status(status, Style{});
+  EXPECT_THAT(text, HasSubstr("76 of 100 pulls left per 6h"));
+  EXPECT_THAT(text, HasSubstr("unreachable, tried again in 7s"));
 }
 
 TEST(Status, EscapesWhatItIsGiven) {

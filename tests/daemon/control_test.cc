@@ -45,6 +45,12 @@ class ControlTest : public testing::Test {
                             .tasks = tasks_,
                             .doors = {}}};
   Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
+  Warmer warmer_{{.clock = house_.clock,
+                  .store = house_.store,
+                  .registries = house_.registries,
+                  .proxy = house_.proxy,
+                  .fills = house_.fills}};
+  WarmControl warm_{{.warmer = warmer_, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -54,6 +60,8 @@ class ControlTest : public testing::Test {
                     .access = access_,
                     .credentials = credentials_,
                     .verifier = verifier_,
+                    .warm = warm_,
+                    .warm_status = [] { return boost::json::object(); },
                     .reload = [] { return Faults(); }}};
 };
 
@@ -66,7 +74,7 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   ASSERT_EQ(answer.status, 200);
   const auto status = boost::json::parse(answer.body).as_object();
   for (const char* key : {"version", "pid", "uptime_seconds", "state", "listen", "cache", "traffic",
-                          "registries", "fills"})
+                          "registries", "fills", "warm"})
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key :
@@ -84,13 +92,30 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   ASSERT_EQ(registries.size(), 2U);  // One was asked for, one is only configured.
   for (const auto& registry : registries) {
     for (const char* key :
-         {"name", "upstream", "identity", "identity_kind", "state", "paused_seconds", "last_error",
-          "last_error_class", "tokens", "credentials"})
+         {"name", "upstream", "upstreams", "identity", "identity_kind", "state", "paused_seconds",
+          "last_error", "last_error_class", "tokens", "credentials"})
       EXPECT_TRUE(registry.as_object().contains(key)) << key;
   }
   EXPECT_EQ(registries.at(0).at("name").as_string(), "r.example");
   EXPECT_EQ(registries.at(0).at("state").as_string(), "ok");
+  EXPECT_EQ(registries.at(0).at("retries").to_number<int>(), 0);
+  EXPECT_TRUE(registries.at(0).at("retry_in_seconds").is_null());
+  EXPECT_TRUE(registries.at(0).at("rate_limit").is_null());
   EXPECT_EQ(registries.at(1).at("state").as_string(), "idle");
+}
+
+TEST_F(ControlTest, StatusTellsHowManyPullsTheRegistryStillGrants) {
+  house_.upstream.on("https://r.example",
+                     {fake::Reply{.status = 404,
+                                  .headers = {{"ratelimit-limit", "100;w=21600"},
+                                              {"ratelimit-remaining", "76;w=21600"},
+                                              {"docker-ratelimit-source", "203.0.113.7"}}}});
+  EXPECT_EQ(house_.get("/v2/r.example/app/manifests/1").status, 404);
+  const auto status = boost::json::parse(get("/v1/status").body);
+  const auto& told = status.at("registries").at(0).at("rate_limit");
+  EXPECT_EQ(told.at("limit").to_number<int>(), 100);
+  EXPECT_EQ(told.at("remaining").to_number<int>(), 76);
+  EXPECT_EQ(told.at("window_seconds").to_number<int>(), 21600);
 }
 
 TEST_F(ControlTest, StatusTellsWhatGoesNextAndWhatWasSaved) {

@@ -239,6 +239,12 @@ class CredentialsTest : public testing::Test {
                             .tasks = tasks_,
                             .doors = doors()}};
   Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
+  Warmer warmer_{{.clock = house_.clock,
+                  .store = house_.store,
+                  .registries = house_.registries,
+                  .proxy = house_.proxy,
+                  .fills = house_.fills}};
+  WarmControl warm_{{.warmer = warmer_, .access = access_}};
   Control control_{{.config = config_,
                     .clock = house_.clock,
                     .store = house_.store,
@@ -248,6 +254,8 @@ class CredentialsTest : public testing::Test {
                     .access = access_,
                     .credentials = credentials_,
                     .verifier = verifier_,
+                    .warm = warm_,
+                    .warm_status = [] { return boost::json::object(); },
                     .reload = [] { return Faults(); }}};
   std::filesystem::path directory_;
   proxy::Server server_{house_.io.get_executor(),

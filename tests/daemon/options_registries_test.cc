@@ -21,7 +21,16 @@ TEST(Options, OfARegistryRefuseBadValues) {
       {"identity = 'vm'", "identity", "there is no [identity.vm]"},
       {"upstream = 'https://a.example'", "upstream", "a list in brackets"},
       {"upstream = ['a.example']", "upstream", "does not begin with https://"},
-      {"upstream = ['https://a.example/v2']", "upstream", "prefix"},
+      {"upstream = ['https://a.example/v2']", "upstream", "/v2/ is no part of a name"},
+      {"upstream = ['https://a.example/Hub']", "upstream", "lower case"},
+      {"upstream = ['https://a.example//hub']", "upstream", "not the beginning"},
+      {"upstream = ['https://a.example/hub?ns=x']", "upstream", "no query"},
+      {"upstream = ['https://me@a.example/hub']", "upstream", "no user name"},
+      {"upstream = ['a.example/hub', 'https://b.example']", "upstream", "does not begin with"},
+      {"upstream = ['https://a.example/hub', 'https://A.example:443/hub/']", "upstream", "twice"},
+      {"upstream = ['https://1.io', 'https://2.io', 'https://3.io', 'https://4.io', "
+       "'https://5.io', 'https://6.io', 'https://7.io', 'https://8.io', 'https://9.io']",
+       "upstream", "at most 8"},
       {"prefix = 'docker-hub'", "prefix", "does not end in \"/\""},
       {"prefix = 'Docker/'", "prefix", "lower case"},
       {"ca_file = 'ca.pem'", "ca_file", "not absolute"},
@@ -71,6 +80,34 @@ TEST(Registry, OfAWildcardHasNoUpstreamAndIsNoDefault) {
   EXPECT_THAT(only_fault("[[registry]]\nname='*.example.com'\ndefault=true"),
               HasSubstr("t.toml:3: registry[\"*.example.com\"].default: "));
   good("[[registry]]\nname='*.example.com'\nca_file='/ca.pem'\nupstream=[]\ndefault=false");
+}
+
+TEST(Registry, TakesUpstreamsInTheirOrderWithAPathEach) {
+  const Config config = good(
+      "[[registry]]\nname = 'docker.io'\nprefix = 'hub/'\n"
+      "upstream = ['https://Contoso.azurecr.io/docker-hub/', 'http://127.0.0.1:30020',\n"
+      "            'https://registry-1.docker.io/']");
+  EXPECT_THAT(config.proxy.registries[0].upstream,
+              ElementsAre("https://contoso.azurecr.io/docker-hub", "http://127.0.0.1:30020",
+                          "https://registry-1.docker.io"));
+}
+
+// The last one is the registry itself, and its identity is for nobody else.
+TEST(Registry, JudgesAnIdentityByTheUpstreamThatGetsIt) {
+  const std::string identity = "[identity.vm]\nkind = 'managed-identity'\n";
+  good(identity +
+       "[[registry]]\nname='contoso.azurecr.io'\nidentity='vm'\n"
+       "upstream=['http://127.0.0.1:30020', 'https://contoso.azurecr.io']");
+  EXPECT_THAT(
+      only_fault(identity + "[[registry]]\nname='contoso.azurecr.io'\nidentity='vm'\n"
+                            "upstream=['https://contoso.azurecr.io', 'https://mirror.example']"),
+      HasSubstr("azure.acr_suffixes"));
+  EXPECT_THAT(only_fault(identity +
+                         "[[registry]]\nname='*.azurecr.io'\nidentity='vm'\n"
+                         "[[registry]]\nname='docker.io'\n"
+                         "upstream=['https://contoso.eastus.data.azurecr.io', 'https://hub.io']"),
+              AllOf(HasSubstr("registry[\"docker.io\"].upstream: "),
+                    HasSubstr("contoso.eastus.data.azurecr.io")));
 }
 
 TEST(Registry, StandsInTheOrderOfTheFile) {

@@ -245,7 +245,8 @@ class PlantedSecrets(IdentityTest):
     def _places(self) -> dict[str, bytes]:
         """Everything that someone besides the daemon can read, but the cache and the log."""
         places = self._ask_all()
-        for words in (("status",), ("status", "--json"), ("config",), ("doctor",)):
+        for words in (("status",), ("status", "--json"), ("config",), ("doctor",),
+                      ("explain", f"{CONTOSO}/multi:2"), ("warm", f"{CONTOSO}/multi:2")):  # fmt: skip
             done = self.staithed.command(*words)
             places[f"staithe {' '.join(words)}"] = (done.stdout + done.stderr).encode()
         for name, reply in self.answers.items():

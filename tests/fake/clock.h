@@ -11,7 +11,9 @@
 // `io` is run here with poll(), so a test never blocks; nothing else should run it meanwhile.
 #pragma once
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
@@ -20,6 +22,7 @@
 #include <chrono>
 #include <cstddef>
 #include <map>
+#include <set>
 
 #include "cache/clock.h"
 #include "cache/event.h"
@@ -106,6 +109,44 @@ class ManualClock final : public Clock {
   std::chrono::nanoseconds wall_offset_ =
       std::chrono::sys_days(std::chrono::year(2026) / 1 / 1).time_since_epoch();
   std::multimap<Instant, Sleeper*> sleepers_;
+};
+
+// The machine's clock, for tests with real sockets: ahead by as much as a test has let pass (who
+// sleeps meanwhile wakes), and `speed` times as fast, where nothing but time is waited for.
+class PassingClock final : public Clock {
+ public:
+  explicit PassingClock(int speed = 1) : speed_(speed) {}
+  void pass(std::chrono::nanoseconds duration) {
+    ahead_ += duration;
+    for (asio::steady_timer* timer : sleepers_) timer->cancel();
+  }
+
+  Instant now() const override { return start_ + (BootClock::now() - start_) * speed_ + ahead_; }
+  WallTime wall() const override {
+    return std::chrono::system_clock::now() + (now() - BootClock::now());
+  }
+  asio::awaitable<void> sleep_until(Instant when) override {
+    asio::steady_timer timer(co_await asio::this_coro::executor);
+    sleepers_.insert(&timer);
+    struct Leave {
+      std::set<asio::steady_timer*>& sleepers;
+      asio::steady_timer* timer;
+      ~Leave() { sleepers.erase(timer); }
+    } leave{sleepers_, &timer};
+    for (Instant at = now(); at < when; at = now()) {
+      timer.expires_after((when - at) / speed_);
+      co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+      const auto state = co_await asio::this_coro::cancellation_state;
+      if (state.cancelled() != asio::cancellation_type::none)
+        throw boost::system::system_error(asio::error::operation_aborted);
+    }
+  }
+
+ private:
+  int speed_;
+  Instant start_ = BootClock::now();
+  std::chrono::nanoseconds ahead_{0};
+  std::set<asio::steady_timer*> sleepers_;
 };
 
 }  // namespace staithe::fake

@@ -5,7 +5,8 @@
 //   house.upstream.on("https://r.example/v2/app/blobs/" + digest, ...);
 //   const Answer answer = house.get("/v2/r.example/app/blobs/" + digest);
 //
-// Time is the machine's, because disk work runs on real threads; tests order things by gates.
+// Time is the machine's, because disk work runs on real threads; tests order things by gates, and
+// let hours pass at once by house.clock.pass().
 #pragma once
 
 #include <boost/asio/connect.hpp>
@@ -23,6 +24,7 @@
 #include "cache/store.h"
 #include "proxy/proxy.h"
 #include "proxy/server.h"
+#include "tests/fake/clock.h"
 #include "tests/fake/http.h"
 
 namespace staithe::fake {
@@ -68,8 +70,10 @@ class NoCredentials : public proxy::auth::Authorizer {
 
 class House {
  public:
-  explicit House(cache::Size max_size = {.bytes = 1 << 30}, cache::Disk* other_disk = nullptr)
-      : directory_(make_directory()),
+  explicit House(cache::Size max_size = {.bytes = 1 << 30}, cache::Disk* other_disk = nullptr,
+                 int clock_speed = 1)
+      : clock(clock_speed),
+        directory_(make_directory()),
         disk_(other_disk ? *other_disk : posix_),
         tasks_(io.get_executor(), ignore),
         store(io.get_executor(),
@@ -80,7 +84,7 @@ class House {
                    [this](const std::string& name, const proxy::RegistrySettings& entry,
                           const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
-        proxy(io.get_executor(), registries, store, fills, tasks_),
+        proxy(io.get_executor(), registries, store, fills, tasks_, clock),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
                 store.disk_pool()) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
@@ -203,7 +207,7 @@ class House {
   }
 
   asio::io_context io{1};
-  SystemClock clock;
+  PassingClock clock;
 
  private:
   static void ignore(std::string_view, std::string_view) {}
@@ -229,15 +233,16 @@ class House {
     while (!done) step();
   }
   asio::awaitable<void> stop() {
-    co_await server_.stop();
-    co_await fills.stop();
     tasks_.cancel();
+    co_await fills.stop();
+    co_await server_.stop();
     co_await tasks_.join();
     co_await store.close();
   }
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& entry) {
-    proxy::Url base = *proxy::Url::parse("https://" + name);
+    proxy::Url base =
+        *proxy::Url::parse(entry.upstream.empty() ? "https://" + name : entry.upstream.front());
     const proxy::RedirectPolicy redirects{
         .registry = base.origin(), .data_hosts = entry.data_hosts, .acr_suffixes = {}};
     return std::make_unique<proxy::Upstream>(

@@ -181,7 +181,7 @@ class BrokenOff {
  public:
   BrokenOff() {
     house.upstream.on("https://r.example/v2/app/blobs/", [&](const Asked& asked) {
-      if (!back && asked_times_++ > 0) return Reply{.status = 503};
+      if (!back && asked_times_++ > 0) return Reply{.status = 500};
       Reply reply = House::blob_reply(asked, bytes);
       if (!back) reply.breaks_after = 2'000'000;
       return reply;
@@ -258,6 +258,7 @@ TEST(Blobs, KnowingADigestIsNoRightToIt) {
   EXPECT_NE(refused.body.find("BLOB_UNKNOWN"), std::string::npos);
   EXPECT_EQ(house.head(blob_path("other", digest)).status, 404);
   // Once upstream shows it there, the stored bytes serve, and no second transfer is made.
+  house.clock.pass(absence_lasts);
   house.play_blob_as("other", digest, bytes);
   EXPECT_EQ(house.get(blob_path("other", digest)).body, bytes);
   EXPECT_EQ(house.upstream_gets(digest), 1U);

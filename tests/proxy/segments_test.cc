@@ -18,13 +18,13 @@ TEST(SegmentPlan, GivesOutTheFrontFirstAndLessTowardsTheEnd) {
   SegmentPlan plan(GiB, 4);
   Extents present;
   std::uint64_t front = 0;
-  std::uint64_t last_length = SegmentPlan::most_bytes;
+  std::uint64_t last_length = SegmentSizes().most_bytes;
   while (const auto segment = plan.next(present)) {
     const Extent range = (*segment)->range;
     EXPECT_EQ(range.begin, front);
     const std::uint64_t length = range.end - range.begin;
-    EXPECT_LE(length, std::max(last_length, SegmentPlan::least_bytes * 3 / 2));
-    EXPECT_GE(length, SegmentPlan::least_bytes / 2);
+    EXPECT_LE(length, std::max(last_length, SegmentSizes().least_bytes * 3 / 2));
+    EXPECT_GE(length, SegmentSizes().least_bytes / 2);
     last_length = length;
     front = range.end;
   }
