@@ -99,12 +99,12 @@ class Containerd:
         )  # fmt: skip
         wait_until(self._answers, self.process)
 
-    def mirror(self, registry: str, url: str) -> None:
-        """Pulls of `registry` go to `url`, and nowhere else."""
+    def mirror(self, registry: str, url: str, server: str = "") -> None:
+        """Pulls of `registry` go to `url`, and from there to `server`, if anywhere."""
         directory = self.hosts / registry
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "hosts.toml").write_text(
-            f'server = "{url}"\n\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+            f'server = "{server or url}"\n\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
         )
 
     def pull(self, reference: str, *options: str) -> str:
@@ -190,6 +190,9 @@ class Dockerd:
         names = self.docker("image", "inspect", "-f", "{{json .RepoDigests}}", reference)
         (name,) = json.loads(names)
         return name.partition("@")[2]
+
+    def forget(self, reference: str) -> None:
+        self.docker("rmi", "--force", reference)
 
     def run(self, reference: str, *command: str) -> str:
         return self.docker("run", "--rm", "--network=none", reference, *command)

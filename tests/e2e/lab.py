@@ -70,6 +70,23 @@ class Lab:
         wait_for_port(port, process.exit_code)
         return f"http://127.0.0.1:{port}"
 
+    def second_origin(self) -> str:
+        """Another registry over the same images, under the names that clients know them by: what
+        they fall back to when the daemon cannot serve them."""
+        root = self.directory / "second-origin"
+        inside = root / "docker/registry/v2"
+        repositories = self._store / "docker/registry/v2/repositories"
+        (inside / "repositories").mkdir(parents=True)
+        (inside / "blobs").symlink_to(self._store / "docker/registry/v2/blobs")
+        for found in [*(repositories / "contoso").iterdir(), repositories / "hub/library"]:
+            (inside / "repositories" / found.name).symlink_to(found)
+        port = free_port()
+        config = self.directory / "second-origin.yml"
+        write_config(config, root, port)
+        process = self._run("second-origin", [BINARY, "serve", config])
+        wait_for_port(port, process.exit_code)
+        return f"http://127.0.0.1:{port}"
+
     def _start_azure(self) -> dict[str, Any]:
         command = [
             "/usr/bin/python3",

@@ -15,9 +15,10 @@ import socket
 import sqlite3
 import time
 from pathlib import Path
+from typing import Protocol
 
 from disk_calls import DiskCalls
-from origin import Image, Origin, digest_of
+from origin import Image, digest_of
 from process import Process
 from staithed import Staithed, binary, toml
 
@@ -37,9 +38,16 @@ class Wrong(AssertionError):
     """A whole answer that is not the truth, or a state that must not be."""
 
 
+class HasUrl(Protocol):
+    """An origin of either kind, in this process or another."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class Node(Staithed):
     def __init__(
-        self, directory: Path, origin: Origin, cache: Path | None = None, **settings: object
+        self, directory: Path, origin: HasUrl, cache: Path | None = None, **settings: object
     ) -> None:
         self._origin = origin
         super().__init__(directory, {})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import unittest
 
 from azure_case import BLOB, DIGEST, AzureTest, basic
@@ -27,6 +28,14 @@ class FaultRules(AzureTest):
         seen = [self.get("/v2/").status for _ in range(4)]
         self.assertEqual(seen, [401, 503, 503, 401])
         self.assertEqual(self.control.struck(), [2])
+
+    def test_a_rule_that_lasts_strikes_all_until_its_time_is_over(self) -> None:
+        self.control.faults({"role": "acr", "lasts": 0.5, "action": {"status": 429}})
+        first = time.monotonic()
+        while self.get("/v2/").status == 429:
+            self.assertLess(time.monotonic() - first, 10)
+        self.assertGreaterEqual(time.monotonic() - first, 0.5)
+        self.assertGreater(self.control.struck()[0], 1)
 
     def test_flip_changes_one_byte(self) -> None:
         self.control.faults({"role": "storage", "action": {"flip": 5000}})

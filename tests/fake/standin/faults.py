@@ -1,7 +1,8 @@
 """Faults on request: rules that a test sets, and named barriers that it opens.
 
 A rule names the requests it is for (role, method, host, a regular expression for the path), how
-many of them to let pass first (`skip`), how many to strike (`times`, -1 for all), and one action:
+many of them to let pass first (`skip`), how many to strike (`times`, -1 for all) or for how long
+from the first strike on (`lasts`, seconds; absent: for ever), and one action:
 
     status, headers, body   this answer instead of the true one
     echo                    true: with `status`, the body quotes every secret of the request, as
@@ -23,16 +24,18 @@ Several keys may stand in one action where they make sense together (`rate` and 
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 ACTIONS = {
-    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close", "reset",
-    "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
+    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close",
+    "reset", "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
 }  # fmt: skip
-RULE_KEYS = {"role", "method", "host", "path", "skip", "times", "action", "name"}
+RULE_KEYS = {"role", "method", "host", "path", "skip", "times", "lasts", "action", "name"}
 
 
 @dataclass
@@ -45,7 +48,9 @@ class Rule:
     skip: int
     times: int
     action: dict[str, Any]
+    lasts: float = math.inf
     struck: int = 0
+    ends: float = math.inf  # monotonic
 
     @staticmethod
     def parse(source: dict[str, Any]) -> Rule:
@@ -65,6 +70,7 @@ class Rule:
             skip=int(source.get("skip", 0)),
             times=int(source.get("times", -1)),
             action=dict(action),
+            lasts=float(source.get("lasts", math.inf)),
         )
 
     def matches(self, role: str, method: str, host: str, target: str) -> bool:
@@ -94,6 +100,10 @@ class Faults:
                     continue
                 if rule.skip > 0:
                     rule.skip -= 1
+                    continue
+                if rule.struck == 0:
+                    rule.ends = time.monotonic() + rule.lasts
+                if time.monotonic() > rule.ends:
                     continue
                 if rule.times > 0:
                     rule.times -= 1
