@@ -196,11 +196,9 @@ void Transfer::give_up(Error error) {
   changed_.notify_all();
 }
 
-bool Transfer::spawn_worker(std::optional<Answer> first) {
+void Transfer::spawn_worker(std::optional<Answer> first) {
   ++workers_;
-  const bool spawned = tasks_.spawn("connection", work(std::move(first)));
-  if (!spawned) --workers_;
-  return spawned;
+  if (!tasks_.spawn("connection", work(std::move(first)))) --workers_;
 }
 
 asio::awaitable<void> Transfer::hash() {
@@ -369,8 +367,11 @@ void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<d
   };
   // Each runs at once, as far as it can, and may find that all is over.
   while (!error_ && workers_ < most_workers_ && upstream_.free_connections() > 0 &&
-         worth_one_more())
-    if (!spawn_worker(std::nullopt)) return;
+         worth_one_more()) {
+    const std::size_t before = workers_;
+    spawn_worker(std::nullopt);
+    if (workers_ == before) return;  // It found nothing to do, or may not begin any more.
+  }
 }
 
 void Transfer::note_bytes(std::size_t bytes) {

@@ -73,8 +73,8 @@ class Transfer {
   // Throws if it is not what other answers of the same server were.
   void check_validator(const HttpResponse& response);
 
-  // False if it is being ended.
-  bool spawn_worker(std::optional<Answer> first);
+  // It runs at once, as far as it can.
+  void spawn_worker(std::optional<Answer> first);
   asio::awaitable<void> work(std::optional<Answer> first);
   asio::awaitable<void> hash();
   // False if it gave way to the other connections.
