@@ -4,6 +4,7 @@
 
 #include "cache/log.h"
 #include "cache/offload.h"
+#include "proxy/freshness.h"
 
 namespace staithe::proxy {
 
@@ -147,12 +148,9 @@ asio::awaitable<Blobs::Shown> Blobs::shown(RegistryPtr registry, std::string rep
   } catch (const Failure& failure) {
     error = failure.error();
   }
-  if (error->code == Errc::blob_unknown || error->code == Errc::denied ||
-      error->code == Errc::unauthorized) {
-    store_.unlink(scope, digest);
-  } else if (age && *age < registry->settings().freshness.serve_stale) {
-    co_return Shown::by_stale_memory;
-  }
+  const Ruling ruling = judge(error->code, age, registry->settings().freshness);
+  if (ruling == Ruling::fail_and_drop) store_.unlink(scope, digest);
+  if (ruling == Ruling::stale) co_return Shown::by_stale_memory;
   throw Failure(*error);
 }
 

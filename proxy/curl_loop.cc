@@ -24,6 +24,8 @@ constexpr long max_idle_connections = 64;
 // Azure's load balancers forget idle connections after 4 minutes, S3 and CDNs after less; a
 // connection older than this may be dead without a sign.
 constexpr long max_idle_seconds = 55;
+// A body that comes more slowly than this, over `stall` of waiting for it, does not come at all.
+constexpr std::size_t least_bytes_per_second = 1024;
 constexpr const char* system_certificates = "/etc/ssl/certs/ca-certificates.crt";
 constexpr const char* system_certificate_directory = "/etc/ssl/certs";
 
@@ -96,6 +98,8 @@ class CurlLoop::Transfer final : public HttpResponse {
   static CURLcode on_ssl_context(CURL*, void* context, void* self);
   static int on_certificate(X509_STORE_CTX* chain, void* self);
   [[noreturn]] void throw_ended();
+  // Throws if the body comes too slowly.
+  void check_pace();
   std::string where() const { return request_.url.origin().to_string(); }
 
   std::shared_ptr<Impl> impl_;
@@ -114,6 +118,9 @@ class CurlLoop::Transfer final : public HttpResponse {
   std::vector<char> body_;
   bool paused_ = false;
   std::optional<CURLcode> ended_;
+  // Of the body, since its pace was last looked at: what came, and how long that was waited for.
+  std::size_t came_bytes_ = 0;
+  std::chrono::steady_clock::duration waited_{};
   asio::steady_timer wake_;  // cancelled when something changed; expires at the phase's deadline
 };
 
@@ -328,7 +335,8 @@ asio::awaitable<void> CurlLoop::Transfer::start() {
 }
 
 asio::awaitable<bool> CurlLoop::Transfer::read(std::vector<char>& piece) {
-  const auto deadline = std::chrono::steady_clock::now() + request_.limits.stall;
+  const auto began = std::chrono::steady_clock::now();
+  const auto deadline = began + request_.limits.stall;
   while (body_.empty()) {
     if (ended_) {
       if (*ended_ == CURLE_OK) co_return false;
@@ -344,7 +352,21 @@ asio::awaitable<bool> CurlLoop::Transfer::read(std::vector<char>& piece) {
   piece.clear();
   piece.swap(body_);
   if (std::exchange(paused_, false)) curl_easy_pause(easy_, CURLPAUSE_CONT);
+  came_bytes_ += piece.size();
+  waited_ += std::chrono::steady_clock::now() - began;
+  check_pace();
   co_return true;
+}
+
+void CurlLoop::Transfer::check_pace() {
+  if (waited_ < request_.limits.stall) return;
+  const double seconds = std::chrono::duration<double>(waited_).count();
+  if (static_cast<double>(came_bytes_) < seconds * least_bytes_per_second && !ended_)
+    throw Failure(Errc::unreachable, where() + " sent only " + std::to_string(came_bytes_) +
+                                         " bytes of a body in " +
+                                         std::to_string(request_.limits.stall.count()) + " ms");
+  came_bytes_ = 0;
+  waited_ = {};
 }
 
 std::size_t CurlLoop::Transfer::on_header(char* data, std::size_t, std::size_t size, void* self) {

@@ -133,9 +133,10 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
 
 asio::awaitable<cache::ManifestPtr> Manifests::find(RegistryPtr registry, std::string repository,
                                                     Reference reference) {
-  const Found found = reference.digest()
-                          ? co_await by_digest(registry, std::move(repository), *reference.digest())
-                          : co_await by_tag(registry, std::move(repository), *reference.tag());
+  const Found found =
+      reference.digest()
+          ? co_await by_digest(registry, std::move(repository), *reference.digest())
+          : co_await by_tag(registry, std::move(repository), *reference.tag(), false);
   co_return found.manifest;
 }
 

@@ -24,15 +24,18 @@ std::uint64_t SegmentPlan::unclaimed_bytes(const cache::Extents& present) const 
 std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present) {
   const cache::Extents all = taken(present);
   cache::Extent gap{size_bytes_, size_bytes_};
+  std::uint64_t length = std::clamp((size_bytes_ - all.bytes()) / (2 * connections_),
+                                    sizes_.least_bytes, sizes_.most_bytes);
   while (!wanted_.empty() && gap.begin == size_bytes_) {
     const std::uint64_t offset = wanted_.front();
     wanted_.pop_front();
-    if (all.end_of(offset) == offset) gap = all.gap_from(offset, size_bytes_);
+    if (all.end_of(offset) != offset) continue;
+    gap = all.gap_from(offset, size_bytes_);
+    // Readers of parts come in crowds, and the next one may wait for what lies just behind.
+    length = sizes_.least_bytes;
   }
   if (gap.begin == size_bytes_) gap = all.gap_from(0, size_bytes_);
   if (gap.begin == size_bytes_) return std::nullopt;
-  const std::uint64_t share = (size_bytes_ - all.bytes()) / (2 * connections_);
-  const std::uint64_t length = std::clamp(share, sizes_.least_bytes, sizes_.most_bytes);
   // A rest too small for a request of its own is taken along.
   if (gap.end - gap.begin > length + sizes_.least_bytes / 2) gap.end = gap.begin + length;
   return claim(gap);

@@ -24,7 +24,7 @@ constexpr std::size_t connections_for_readers = 8;
 // A break is in order if this much has come since the one before; so many in a row before which it
 // has not end the transfer.
 constexpr std::uint64_t progress_bytes = 64 * 1024;
-constexpr int most_breaks_without_progress = 3;
+constexpr int most_breaks_without_progress = 4;
 constexpr auto first_pause = 200ms;
 constexpr auto speed_window = 1s;
 
@@ -122,6 +122,10 @@ asio::awaitable<std::optional<std::uint64_t>> Transfer::begin(std::uint64_t offs
   if (!response) response = co_await send({});
   if (response->status() != 200) throw Failure(co_await error_of_blob(*response));
   const auto size = content_length(*response);
+  // Of these, clients would have the whole, wrong blob with the head of the answer.
+  if (size == 0 && settings_.digest != cache::Hasher(settings_.digest.algorithm()).digest())
+    throw Failure(Errc::upstream_nonsense,
+                  upstream_.url() + " sent no byte of " + settings_.digest.to_string());
   check_validator(*response);
   first_ = Answer{std::move(response), {0, size.value_or(0)}, true};
   co_return size;
@@ -142,13 +146,14 @@ void Transfer::check_validator(const HttpResponse& response) {
 asio::awaitable<Transfer::Answer> Transfer::ask(cache::Extent extent) {
   auto response = co_await send(range_field(extent));
   const int status = response->status();
-  if (status == 200) {
-    check_validator(*response);
-    co_return Answer{std::move(response), {0, plan_->size_bytes()}, true};
-  }
-  if (status != 206) throw Failure(co_await error_of_blob(*response));
-  const auto part = parse_content_range(response->headers().get("Content-Range"));
   const std::uint64_t size = plan_->size_bytes();
+  if (status == 200 && content_length(*response).value_or(size) == size) {
+    check_validator(*response);
+    co_return Answer{std::move(response), {0, size}, true};
+  }
+  if (status / 100 != 2) throw Failure(co_await error_of_blob(*response));
+  const auto part =
+      status == 206 ? parse_content_range(response->headers().get("Content-Range")) : std::nullopt;
   if (!part || part->range.begin != extent.begin || part->range.end > size ||
       part->total_bytes.value_or(size) != size ||
       content_length(*response).value_or(length(*part)) != length(*part))
@@ -275,12 +280,15 @@ asio::awaitable<bool> Transfer::fetch_some(SegmentPlan::Handle segment,
 
 asio::awaitable<void> Transfer::get_over(Error broken, std::uint64_t brought_bytes) {
   breaks_ = brought_bytes >= progress_bytes ? 0 : breaks_ + 1;
-  if (breaks_ > most_breaks_without_progress) throw Failure(broken);
+  if (breaks_ > most_breaks_without_progress || (breaks_ > 0 && !upstream_.may_retry()))
+    throw Failure(broken);
   log::info("fill resumes", {{"registry", settings_.registry},
                              {"digest", settings_.digest.to_string()},
                              {"bytes", present().bytes()},
                              {"error", broken}});
-  if (breaks_ > 0) co_await clock_.sleep_for(first_pause * (1 << breaks_));
+  if (breaks_ == 0) co_return;
+  const Instant rested = clock_.now() + first_pause * (1 << breaks_);
+  co_await clock_.sleep_until(std::max(rested, upstream_.next_try(place_.get())));
 }
 
 asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer) {
@@ -298,6 +306,7 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
         std::span(std::as_const(piece)).first(std::min<std::uint64_t>(piece.size(), room));
     co_await writer_->write(segment->at, bytes);
     plan_->advance(segment, segment->at + bytes.size());
+    upstream_.note_progress(bytes.size());
     if (const Instant now = clock_.now(); now - since >= judged_every) {
       use_more_connections(segment->at - from, now - since);
       since = now;
@@ -321,10 +330,12 @@ asio::awaitable<void> Transfer::pass_over(std::unique_ptr<HttpResponse> response
       const std::uint64_t begin = at;
       for (const std::uint64_t end = begin + piece.size(); at < end;) {
         const cache::Extent gap = present().gap_from(at, end);
-        if (gap.begin < gap.end)
+        if (gap.begin < gap.end) {
           co_await writer_->write(
               gap.begin,
               std::span(std::as_const(piece)).subspan(gap.begin - begin, gap.end - gap.begin));
+          upstream_.note_progress(gap.end - gap.begin);
+        }
         at = gap.end;
       }
     }

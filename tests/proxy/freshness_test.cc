@@ -142,6 +142,7 @@ class Freshly : public testing::Test {
  protected:
   static constexpr const char* tag_url = "https://r.example/v2/app/manifests/1";
   static constexpr const char* tag_path = "/v2/app/manifests/1";
+  static constexpr auto upstream_is_tried_again = 10s;
 
   void configure(const Freshness& freshness) {
     auto settings = house.registries.configured();
@@ -150,6 +151,7 @@ class Freshly : public testing::Test {
   }
   // Upstream has `content` as tag 1.
   void play(const std::string& content) {
+    house.clock.pass(upstream_is_tried_again);
     const auto reply = [content](const Asked& asked) {
       return Reply{
           .status = 200,
@@ -167,6 +169,7 @@ class Freshly : public testing::Test {
   // A client has it, and so has the store.
   void pull_blob(const std::string& content) {
     house.play_blob("app", content);
+    house.clock.pass(upstream_is_tried_again);
     EXPECT_EQ(house.get("/v2/app/blobs/" + digest_of(content)).body, content);
     const auto digest = cache::digest_of(cache::Algorithm::sha256, content);
     house.run_until_true([&] { return house.store.size_of_blob(digest).has_value(); });

@@ -31,9 +31,9 @@ std::string bytes_of(std::size_t size, unsigned seed = 1) {
   return bytes;
 }
 
-class TransferTest : public testing::Test {
+class SegmentedTransferTest : public testing::Test {
  protected:
-  TransferTest() { house_.fills.set_segment_sizes(small); }
+  SegmentedTransferTest() { house_.fills.set_segment_sizes(small); }
 
   // `change` makes what upstream answers of what an honest one would.
   void play(std::function<void(const Asked&, Reply&)> change) {
@@ -71,7 +71,7 @@ class TransferTest : public testing::Test {
   House house_{{.bytes = 1 << 30}, nullptr, 10};
 };
 
-TEST_F(TransferTest, ASlowUpstreamIsAskedOnSeveralConnectionsAndForNoByteTwice) {
+TEST_F(SegmentedTransferTest, ASlowUpstreamIsAskedOnSeveralConnectionsAndForNoByteTwice) {
   play([](const Asked&, Reply& reply) { reply.piece_delay = 2ms; });
   std::size_t most = 0;
   bool done = false;
@@ -90,7 +90,7 @@ TEST_F(TransferTest, ASlowUpstreamIsAskedOnSeveralConnectionsAndForNoByteTwice) 
   EXPECT_EQ(bytes_from_upstream(), bytes_.size());
 }
 
-TEST_F(TransferTest, ARangeOfAMissingBlobDoesNotWaitForWhatLiesBeforeIt) {
+TEST_F(SegmentedTransferTest, ARangeOfAMissingBlobDoesNotWaitForWhatLiesBeforeIt) {
   // What is asked for from the start has a first piece and no second one.
   play([](const Asked& asked, Reply& reply) {
     if (asked.headers.get("Range").starts_with("bytes=0-")) reply.piece_delay = 1h;
@@ -111,7 +111,7 @@ TEST_F(TransferTest, ARangeOfAMissingBlobDoesNotWaitForWhatLiesBeforeIt) {
   EXPECT_FALSE(done_);
 }
 
-TEST_F(TransferTest, AColdRangeIsTheFirstThatUpstreamIsAskedFor) {
+TEST_F(SegmentedTransferTest, AColdRangeIsTheFirstThatUpstreamIsAskedFor) {
   play([](const Asked&, Reply&) {});
   const Answer answer = get("Range: bytes=1500000-1500009\r\n");
   EXPECT_EQ(answer.status, 206);
@@ -124,7 +124,7 @@ TEST_F(TransferTest, AColdRangeIsTheFirstThatUpstreamIsAskedFor) {
 
 // containerd 2 asks for all chunks at once, each to the end, and resets each connection after its
 // chunk.
-TEST_F(TransferTest, ParallelOpenEndedRangesAreOneFill) {
+TEST_F(SegmentedTransferTest, ParallelOpenEndedRangesAreOneFill) {
   play([](const Asked&, Reply& reply) { reply.piece_delay = 1ms; });
   constexpr std::size_t chunks = 8;
   const std::size_t chunk = bytes_.size() / chunks;
@@ -159,7 +159,7 @@ TEST_F(TransferTest, ParallelOpenEndedRangesAreOneFill) {
   EXPECT_EQ(house_.upstream.asked().size(), asked) << "a hit by now";
 }
 
-TEST_F(TransferTest, AnUpstreamThatDripsIsGivenUp) {
+TEST_F(SegmentedTransferTest, AnUpstreamThatDripsIsGivenUp) {
   play([](const Asked&, Reply& reply) {
     reply.piece_bytes = 10;
     reply.breaks_after = 10;
@@ -170,7 +170,7 @@ TEST_F(TransferTest, AnUpstreamThatDripsIsGivenUp) {
   expect_right_afterwards();
 }
 
-TEST_F(TransferTest, ManyCutsAreUnseenAndCostNoByteTwice) {
+TEST_F(SegmentedTransferTest, ManyCutsAreUnseenAndCostNoByteTwice) {
   play([](const Asked&, Reply& reply) { reply.breaks_after = 100'000; });
   const Answer answer = get();
   EXPECT_TRUE(answer.complete);
@@ -178,7 +178,7 @@ TEST_F(TransferTest, ManyCutsAreUnseenAndCostNoByteTwice) {
   EXPECT_EQ(bytes_from_upstream(), bytes_.size());
 }
 
-TEST_F(TransferTest, WhatWasJoinedWrongIsFetchedInOneAnswerTheNextTime) {
+TEST_F(SegmentedTransferTest, WhatWasJoinedWrongIsFetchedInOneAnswerTheNextTime) {
   play([this](const Asked& asked, Reply& reply) {
     const ByteRange range = range_of(asked, bytes_.size());
     if (range.begin > 0) reply.body[0] ^= 1;  // It lies in all but the first.
@@ -193,7 +193,7 @@ TEST_F(TransferTest, WhatWasJoinedWrongIsFetchedInOneAnswerTheNextTime) {
   EXPECT_EQ(house_.upstream.asked().back().headers.get("Range"), "");
 }
 
-TEST_F(TransferTest, AChangedValidatorEndsItUnspliced) {
+TEST_F(SegmentedTransferTest, AChangedValidatorEndsItUnspliced) {
   int times = 0;
   play([&](const Asked&, Reply& reply) {
     reply.headers.emplace_back("ETag", ++times == 1 ? "\"a\"" : "\"b\"");
@@ -204,7 +204,7 @@ TEST_F(TransferTest, AChangedValidatorEndsItUnspliced) {
   expect_right_afterwards();
 }
 
-TEST_F(TransferTest, AStopLosesNothingThatHasCome) {
+TEST_F(SegmentedTransferTest, AStopLosesNothingThatHasCome) {
   play([](const Asked& asked, Reply& reply) {
     if (!asked.headers.get("Range").starts_with("bytes=0-")) reply.piece_delay = 1h;
   });
@@ -220,7 +220,7 @@ TEST_F(TransferTest, AStopLosesNothingThatHasCome) {
 
 // An upstream that does what it wants with each request: what a client gets complete is right, and
 // every request ends.
-TEST_F(TransferTest, NoLieMakesAWrongByte) {
+TEST_F(SegmentedTransferTest, NoLieMakesAWrongByte) {
   const unsigned seeds = 25;
   std::size_t complete = 0;
   for (unsigned seed = 1; seed <= seeds; ++seed) {
