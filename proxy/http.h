@@ -84,7 +84,7 @@ class HttpResponse {
 
   // Replaces `piece` by bytes of the body that have arrived, at least one, at most 1 MiB; false
   // at the true end of the body. Throws Failure: unreachable if the peer is silent for
-  // `limits.stall`, or brings less than 1 KiB/s over that time, upstream_failed if the connection
+  // `limits.stall`, or brings less than 1 KiB/s over that time; upstream_failed if the connection
   // breaks or the body is short.
   virtual asio::awaitable<bool> read(std::vector<char>& piece) = 0;
 };

@@ -377,6 +377,7 @@ TEST_F(Freshly, AnImageThatIsNotWholeIsRefusedToAGetWhileUpstreamIsDown) {
   const Answer refused = house.get(tag_path);
   EXPECT_EQ(refused.status, 503);
   EXPECT_EQ(house.head(tag_path).status, 200) << "the digest is all that is wanted";
+  house.clock.pass(upstream_is_tried_again);
   house.upstream.on(tag_url, {Reply::failure(Errc::throttled, "busy")});
   EXPECT_EQ(house.get(tag_path).status, 200) << "the layer can be had";
   pull_blob("layer");
