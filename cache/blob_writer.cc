@@ -12,6 +12,8 @@ namespace {
 
 // Space asked for at a time while upstream does not say how large the blob is.
 constexpr std::uint64_t reservation_step_bytes = 1024 * 1024;
+// What comes ahead of its turn comes in short segments, and is marked as much more often.
+constexpr std::uint64_t runs_per_mark = 4;
 // One step of hashing what is on disk.
 constexpr std::size_t read_step_bytes = 1024 * 1024;
 
@@ -84,7 +86,7 @@ asio::awaitable<void> BlobWriter::recover() {
   });
   std::vector<Catalog::Mark> borne_out;
   Hasher from_start(blob_->digest().algorithm());
-  std::uint64_t done = 0;  // of these
+  std::uint64_t done = 0;   // of these
   bool start_lost = false;  // Behind damage no mark from the start can be good.
   std::string damage;
   for (const Catalog::Mark& mark : marks_) {
@@ -136,8 +138,8 @@ BlobWriter::Run BlobWriter::run_at(std::uint64_t offset) {
   return run ? std::move(run.mapped()) : Run{offset, Hasher(blob_->digest().algorithm())};
 }
 
-bool BlobWriter::marks_at(std::uint64_t from, std::uint64_t end) const {
-  return blob_->size_bytes() && end - from >= store_.settings_.mark_every_bytes;
+bool BlobWriter::marks_at(std::uint64_t from, std::uint64_t end, std::uint64_t every_bytes) const {
+  return blob_->size_bytes() && end - from >= every_bytes;
 }
 
 asio::awaitable<void> BlobWriter::write(std::uint64_t offset, std::span<const char> bytes) {
@@ -154,7 +156,7 @@ asio::awaitable<void> BlobWriter::write(std::uint64_t offset, std::span<const ch
   std::optional<Digest> content;  // Noted now and then, so that a transfer after a kill can go on.
   if (offset == hashed_ && !hashing_) {
     const Hashing hashing(*this);
-    const bool marking = marks_at(marked_, extent.end);
+    const bool marking = marks_at(marked_, extent.end, store_.settings_.mark_every_bytes);
     co_await store_.writing_or_evicting([&] {
       store_.disk_.write(blob_->file(), bytes, offset);
       hasher_.update(bytes);
@@ -165,7 +167,8 @@ asio::awaitable<void> BlobWriter::write(std::uint64_t offset, std::span<const ch
     if (content) mark({0, extent.end}, *content);
   } else {
     Run run = run_at(offset);
-    const bool marking = marks_at(run.begin, extent.end);
+    const bool marking =
+        marks_at(run.begin, extent.end, store_.settings_.mark_every_bytes / runs_per_mark);
     co_await store_.writing_or_evicting([&] {
       store_.disk_.write(blob_->file(), bytes, offset);
       run.hasher.update(bytes);
@@ -209,7 +212,7 @@ asio::awaitable<void> BlobWriter::hash_next() {
                   "the disk does not give back what was written of " + blob_->digest().to_string());
   }
   hashed_ = end;
-  if (marks_at(marked_, end)) mark({0, end}, hasher_.digest());
+  if (marks_at(marked_, end, store_.settings_.mark_every_bytes)) mark({0, end}, hasher_.digest());
 }
 
 void BlobWriter::mark(Extent extent, const Digest& content) {

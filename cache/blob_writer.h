@@ -73,7 +73,7 @@ class BlobWriter {
   asio::awaitable<bool> read_through(Extent extent, Hasher& hasher);
   asio::awaitable<void> hash_next();
   void note_written(std::uint64_t bytes);
-  bool marks_at(std::uint64_t from, std::uint64_t end) const;
+  bool marks_at(std::uint64_t from, std::uint64_t end, std::uint64_t every_bytes) const;
   void mark(Extent extent, const Digest& content);
   void leave();
   void keep();

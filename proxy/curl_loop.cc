@@ -438,6 +438,8 @@ void CurlLoop::Transfer::throw_ended() {
                                                " bytes");
   const CURLcode code = ended_.value_or(CURLE_OK);
   if (code == CURLE_OK) throw Failure(Errc::upstream_nonsense, where() + " sent no HTTP response");
+  if (code == CURLE_OUT_OF_MEMORY)  // What libcurl calls a header line beyond its own limit.
+    throw Failure(Errc::upstream_nonsense, where() + " sent a header line of more than 100 KiB");
   const char* cause = error_text_[0] ? error_text_.data() : curl_easy_strerror(code);
   throw Failure(classify(code), where() + ": " + printable(cause, 300));
 }

@@ -18,7 +18,7 @@ namespace staithe::proxy {
 
 struct SegmentSizes {
   // The first range: many layers whole, and enough of a large one to see how fast it comes.
-  std::uint64_t first_bytes = 8 * 1024 * 1024;
+  std::uint64_t first_bytes = 4 * 1024 * 1024;
   // A request costs a round trip and, for some registries, is counted: less than this is not worth
   // one more. At 40 MB/s it takes 100 ms, five times a round trip of 20 ms.
   std::uint64_t least_bytes = 4 * 1024 * 1024;

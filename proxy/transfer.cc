@@ -26,6 +26,8 @@ constexpr std::size_t connections_for_readers = 8;
 constexpr std::uint64_t progress_bytes = 64 * 1024;
 constexpr int most_breaks_without_progress = 4;
 constexpr auto first_pause = 200ms;
+// Readers wait no longer for the next byte than this and one more attempt.
+constexpr auto longest_silence = 15s;
 constexpr auto speed_window = 1s;
 
 std::optional<std::uint64_t> content_length(const HttpResponse& response) {
@@ -75,6 +77,7 @@ Transfer::Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& 
              [this](std::string_view, std::string_view sentence) {
                give_up({Errc::upstream_failed, std::string(sentence)});
              }),
+      last_bytes_(clock.now()),
       window_began_(clock.now()) {}
 
 Transfer::~Transfer() = default;
@@ -280,7 +283,8 @@ asio::awaitable<bool> Transfer::fetch_some(SegmentPlan::Handle segment,
 
 asio::awaitable<void> Transfer::get_over(Error broken, std::uint64_t brought_bytes) {
   breaks_ = brought_bytes >= progress_bytes ? 0 : breaks_ + 1;
-  if (breaks_ > most_breaks_without_progress || (breaks_ > 0 && !upstream_.may_retry()))
+  const bool silent = clock_.now() - last_bytes_ > longest_silence;
+  if (breaks_ > most_breaks_without_progress || (breaks_ > 0 && (silent || !upstream_.may_retry())))
     throw Failure(broken);
   log::info("fill resumes", {{"registry", settings_.registry},
                              {"digest", settings_.digest.to_string()},
@@ -386,7 +390,7 @@ void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<d
 }
 
 void Transfer::note_bytes(std::size_t bytes) {
-  const Instant now = clock_.now();
+  const Instant now = last_bytes_ = clock_.now();
   if (now - window_began_ >= speed_window) {
     const std::chrono::duration<double> took = now - window_began_;
     last_speed_ = static_cast<std::uint64_t>(static_cast<double>(window_bytes_) / took.count());

@@ -118,6 +118,7 @@ class Transfer {
   TaskGroup tasks_;
 
   // For the speed: what came in the window before, and in this one.
+  Instant last_bytes_;
   Instant window_began_;
   std::uint64_t window_bytes_ = 0;
   std::uint64_t last_speed_ = 0;

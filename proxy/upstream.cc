@@ -157,6 +157,7 @@ asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask, Patience& p
       co_return co_await authorizer_->for_pull(ask.repository);
     } catch (const auth::Postponed& postponed) {
       left = postponed.retry_after();
+      token_paused_until_ = clock_.now() + left;
       if (!patience.suffices(left)) throw;
     }
     const auto spread =
@@ -300,14 +301,15 @@ std::optional<Error> Upstream::trouble() const {
 }
 
 Health Upstream::health() const {
-  if (home_.paused() || elsewhere_.paused()) return Health::throttled;
+  if (paused() > std::chrono::seconds(0)) return Health::throttled;
   if (home_.breaker().is_open() || elsewhere_.breaker().is_open()) return Health::unreachable;
   return health_;
 }
 
 std::chrono::seconds Upstream::paused() const {
-  return std::chrono::ceil<std::chrono::seconds>(
-      std::max(home_.pause_left(), elsewhere_.pause_left()));
+  return std::chrono::ceil<std::chrono::seconds>(std::max(
+      {home_.pause_left(), elsewhere_.pause_left(),
+       std::chrono::nanoseconds(token_paused_until_ - clock_.now()), std::chrono::nanoseconds(0)}));
 }
 
 std::optional<std::chrono::seconds> Upstream::retry_in() const {

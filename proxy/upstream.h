@@ -157,6 +157,7 @@ class Upstream {
   Slots transfers_;  // max_connections of them
   Slots questions_;  // short requests, which must not wait behind long transfers
   Health health_ = Health::idle;
+  Instant token_paused_until_{};  // where the token server asked for a pause
   std::optional<Error> last_error_;
   std::optional<PullQuota> quota_;
   std::shared_ptr<UpstreamStats> stats_ = std::make_shared<UpstreamStats>();

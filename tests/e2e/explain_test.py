@@ -110,7 +110,7 @@ class Explain(LabTest):
         self.assertEqual((missing["state"], missing["total"]), ("missing", SIZE))
         self.lab.azure.faults(
             {"role": "storage", "path": self.layer.removeprefix("sha256:"),
-             "action": {"hold": "half-way", "after": SIZE // 2}}
+             "action": {"hold": "half-way", "at": SIZE // 2}}
         )  # fmt: skip
         client = threading.Thread(target=self.staithed.get, args=(self.target,))
         client.start()

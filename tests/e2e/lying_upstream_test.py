@@ -34,7 +34,7 @@ TIMES = full_size("STAITHE_LIES", 1)
 ONLY = os.environ.get("STAITHE_LIE", "")
 WORKERS = 32
 DEADLINE = 50.0
-HONEST_AGAIN = 20.0  # the longest pause that a lie asks for, twice
+HONEST_AGAIN = 60.0  # a registry that asks for a password is believed for up to 50 s
 POOL = random.Random("lies").randbytes(20 * MIB)
 
 

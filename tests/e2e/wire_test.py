@@ -74,7 +74,7 @@ class Wire(LabTest):
             self.assertIn(expected, reply.headers["Cache-Status"])
             self.staithed.wait_until_stored()
             self.assert_bytes(reply.body, self.truth.read_bytes())
-        self.assertEqual(self.lab.azure.stats()["blob_gets"], {self.blob: 1})
+        self.assertEqual(self.lab.azure.stats()["blob_sent"], {self.blob: SIZE})
 
     def _blob_headers(self, reply, length: int) -> None:
         self.assertEqual(reply.headers["Content-Length"], str(length))
@@ -84,11 +84,12 @@ class Wire(LabTest):
 
     def test_a_range_on_a_miss_is_206_at_once(self) -> None:
         # The fill stops in the middle: what comes before is served, not awaited to the end.
-        self.lab.azure.faults({"role": "storage", "action": {"hold": "half", "after": SIZE // 2}})
+        self.lab.azure.faults({"role": "storage", "action": {"hold": "half", "at": SIZE // 2}})
         self._range("bytes=1000-1999", 1000, 1999)
         self.lab.azure.release("half")
         self._range(f"bytes={SIZE - 10}-", SIZE - 10, SIZE - 1)
-        self.assertEqual(self.lab.azure.stats()["blob_gets"], {self.blob: 1})
+        # What was in flight when a connection was cut short for the range is all that is lost.
+        self.assertLessEqual(self.lab.azure.stats()["blob_sent"][self.blob], SIZE + SIZE // 100)
 
     def test_ranges_on_a_hit(self) -> None:
         self.staithed.get(f"{REPOSITORY}/blobs/{self.blob}")

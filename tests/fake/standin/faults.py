@@ -12,6 +12,7 @@ from the first strike on (`lasts`, seconds; absent: for ever), and one action:
     hang                    true: no answer at all until the stand-in stops
     hold, after             stop after `after` body bytes (with headers; absent: before the
                             headers) until POST /release?name=<hold>
+    hold, at                the same before this byte of the blob, in whichever range has it
     close, reset            FIN or RST after this many body bytes; -1: before the headers
     rate                    body bytes per second
     flip                    the byte at this offset of the body is changed
@@ -32,7 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIONS = {
-    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "close",
+    "status", "headers", "body", "echo", "redirect", "delay", "hang", "hold", "after", "at", "close",
     "reset", "rate", "flip", "shorten", "lengthen", "drop_headers", "add_headers",
 }  # fmt: skip
 RULE_KEYS = {"role", "method", "host", "path", "skip", "times", "lasts", "action", "name"}

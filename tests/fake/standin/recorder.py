@@ -155,6 +155,9 @@ class Recorder:
             e for e in storage + data if e.digest and e.method == "GET" and e.status in (200, 206)
         ]
         manifests = [e for e in data if "/manifests/" in e.path]
+        sent: Counter[str] = Counter()  # bytes by digest
+        for e in blob_bodies:
+            sent[e.digest] += e.bytes_sent
         return {
             "requests": len(entries),
             "requests_by_role": {role: len(found) for role, found in of.items()},
@@ -172,6 +175,7 @@ class Recorder:
             "manifest_bytes": sum(e.bytes_sent for e in manifests),
             "blob_gets": Counter(e.digest for e in blob_bodies),
             "blob_bytes": sum(e.bytes_sent for e in blob_bodies),
+            "blob_sent": sent,
             "blob_redirects": sum(1 for e in data if e.digest and e.status == 307),
             "data_401": sum(1 for e in data if e.status == 401),
             "data_401_with_bearer": sum(

@@ -333,7 +333,7 @@ class _Answer:
             log.aborted = True
             self._barriers.hold("(hang)")
             raise _Ended
-        if "hold" in action and "after" not in action:
+        if "hold" in action and "after" not in action and "at" not in action:
             self._barriers.hold(action["hold"])
         if action.get("close") == -1 or action.get("reset") == -1:
             self._break(connection)
@@ -380,6 +380,10 @@ class _Answer:
         action, log, sent = self._action, self._request.log, 0
         end = action.get("close", action.get("reset"))
         stop = action.get("after")
+        if "at" in action:
+            first = dict(response.headers).get("Content-Range", "bytes 0-")[6:].split("-")[0]
+            stop = action["at"] - int(first)
+            stop = stop if stop >= 0 else None
         started = time.monotonic()
         for piece in _pieces(response.body, CHUNK if "rate" not in action else 16384):
             piece = self._flip(piece, sent)
