@@ -96,10 +96,9 @@ class LyingUpstream(RoughCase):
     def test_no_wrong_byte_no_hang_and_honest_again_afterwards(self) -> None:
         jobs = [
             (number, kind, place, time_)
-            for time_ in range(TIMES)
+            for time_ in range(max(1, TIMES))
             for number, kind in enumerate(self.kinds)
-            for place in ("home", "storage")
-            if place == "home" or not kind.what.home
+            for place in self.places(number, kind)
         ]
         # Those that wait begin first.
         jobs.sort(key=lambda job: not job[1].what.broken)
@@ -119,6 +118,12 @@ class LyingUpstream(RoughCase):
         self.node.check_files()
         shown = "\n".join(sorted(self.problems)[:60])
         self.assertFalse(self.problems, f"{len(self.problems)} findings\n{shown}")
+
+    @staticmethod
+    def places(number: int, kind: lies.Kind) -> tuple[str, ...]:
+        if kind.what.home:
+            return ("home",)
+        return ("home", "storage") if TIMES else (("home", "storage")[number % 2],)
 
     def tell(self, number: int, kind: lies.Kind, place: str, time_: int) -> int:
         chance = random.Random(f"{kind.name} {place} {time_}")
