@@ -184,9 +184,9 @@ bool Keeper<T>::succeeded(T fresh) {
 
 template <class T>
 void Keeper<T>::throw_failed(Error error) const {
-  const auto left = retry_at_ - environment_.clock.now();
-  if (error.code == Errc::throttled && left > std::chrono::nanoseconds(0))
-    throw Postponed(error.code, std::move(error.detail), left);
+  const Instant now = environment_.clock.now();
+  if (error.code == Errc::throttled && retry_at_ > now)
+    throw Postponed(error.code, std::move(error.detail), retry_at_ - now);
   throw Failure(std::move(error));
 }
 
