@@ -111,12 +111,12 @@ asio::awaitable<void> BlobWriter::recover() {
     if (!good) continue;
     borne_out.push_back(mark);
     blob_->add(extent);
+    written_ = blob_->present().bytes();
     if (first) {
       hasher_ = from_start;
       hashed_ = marked_ = extent.end;
     }
   }
-  written_ = blob_->present().bytes();
   store_.catalog_.keep_marks(blob_->digest(), std::move(borne_out));
   if (!damage.empty())
     store_.report_("partial blob damaged", blob_->digest().to_string() + ": " + damage + "; " +
@@ -256,9 +256,10 @@ asio::awaitable<void> BlobWriter::commit() {
 void BlobWriter::abandon(Error error) {
   if (ended_) return;
   ended_ = true;
-  const bool worth_keeping = blob_->size_bytes() && !doubted_ &&
-                             says_nothing_of_the_bytes(error.code) &&
-                             written_ >= store_.settings_.least_kept_bytes && store_.writable();
+  // While it is being recovered, it is what it was when it was kept before.
+  const bool much = written_ >= store_.settings_.least_kept_bytes || !marks_.empty();
+  const bool worth_keeping = blob_->size_bytes() && !doubted_ && much &&
+                             says_nothing_of_the_bytes(error.code) && store_.writable();
   blob_->fail(std::move(error));
   if (worth_keeping) {
     keep();

@@ -41,11 +41,11 @@ std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& prese
   return claim(gap);
 }
 
-bool SegmentPlan::want(std::uint64_t offset, const cache::Extents& present) {
+bool SegmentPlan::want(std::uint64_t offset, const cache::Extents& present, bool may_cut) {
   if (offset >= size_bytes_ || present.end_of(offset) > offset) return false;
   for (Segment& segment : segments_) {
     if (offset < segment.range.begin || offset >= segment.range.end) continue;
-    if (offset <= segment.at + sizes_.near_bytes) return false;
+    if (!may_cut || offset <= segment.at + sizes_.near_bytes) return false;
     segment.range.end = offset;
     break;
   }

@@ -53,8 +53,9 @@ class SegmentPlan {
   void release(Handle segment) { segments_.erase(segment); }
 
   // A reader waits for the byte at `offset`, which is not there. True if it should be asked for
-  // now, by whoever calls next() first.
-  bool want(std::uint64_t offset, const cache::Extents& present);
+  // now, by whoever calls next() first. `may_cut`: there is a connection to be had for it, so that
+  // a segment under way may be cut short before it; otherwise that one gets there sooner.
+  bool want(std::uint64_t offset, const cache::Extents& present, bool may_cut = true);
   bool wanted() const { return !wanted_.empty(); }
 
   // How much is neither there nor given out.

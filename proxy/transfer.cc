@@ -109,6 +109,10 @@ asio::awaitable<std::optional<std::uint64_t>> Transfer::begin(std::uint64_t offs
   if (offset <= settings_.sizes.near_bytes) offset = 0;
   if (settings_.ranges) {
     response = co_await send(range_field({offset, offset + settings_.sizes.first_bytes}));
+    if (response->status() == 416 && offset > 0) {  // It is shorter than this reader takes it for.
+      offset = 0;
+      response = co_await send(range_field({0, settings_.sizes.first_bytes}));
+    }
     const int status = response->status();
     const auto part = parse_content_range(response->headers().get("Content-Range"));
     if (status == 206 && part && part->range.begin == offset && part->total_bytes &&
@@ -117,7 +121,7 @@ asio::awaitable<std::optional<std::uint64_t>> Transfer::begin(std::uint64_t offs
       first_ = Answer{std::move(response), {offset, part->range.end}};
       co_return part->total_bytes;
     }
-    // The empty blob has no range; one that begins behind the end says nothing about the blob.
+    // The empty blob has no range.
     const bool unanswered = status == 206 || status == 400 || status == 416;
     if (!unanswered && status != 200) throw Failure(co_await error_of_blob(*response));
     if (unanswered) response.reset();
@@ -258,7 +262,9 @@ asio::awaitable<bool> Transfer::fetch(SegmentPlan::Handle segment, std::optional
     }
     if (!broken) continue;
     if (segment->at - before < progress_bytes && workers_ > 1) {
-      most_workers_ = workers_ - 1;  // Upstream may not like so many of them.
+      // Upstream may not like so many of them.
+      most_workers_ = std::min(most_workers_, workers_ - 1);
+      no_more_before_ = clock_.now() + first_pause;
       co_return false;
     }
     co_await get_over(std::move(*broken), segment->at - before);
@@ -312,6 +318,7 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
     plan_->advance(segment, segment->at + bytes.size());
     upstream_.note_progress(bytes.size());
     if (const Instant now = clock_.now(); now - since >= judged_every) {
+      if (plan_->wanted() && may_serve_readers()) spawn_worker(std::nullopt);
       use_more_connections(segment->at - from, now - since);
       since = now;
       from = segment->at;
@@ -367,11 +374,15 @@ asio::awaitable<void> Transfer::append_all(std::unique_ptr<HttpResponse> respons
   }
 }
 
+bool Transfer::may_serve_readers() const {
+  return !error_ && answers_ranges_ && workers_ < settings_.segments + connections_for_readers &&
+         clock_.now() >= no_more_before_ && upstream_.free_connections() > 0;
+}
+
 void Transfer::want(std::uint64_t offset) {
-  if (!plan_->want(offset, present()) || error_ || !answers_ranges_) return;
   // One at work that is free soon takes it otherwise.
-  if (workers_ < settings_.segments + connections_for_readers && upstream_.free_connections() > 0)
-    spawn_worker(std::nullopt);
+  const bool now = may_serve_readers();
+  if (plan_->want(offset, present(), now) && now) spawn_worker(std::nullopt);
 }
 
 void Transfer::use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took) {

@@ -94,6 +94,8 @@ class Transfer {
   bool complete() const;
   const cache::Extents& present() const { return writer_->blob()->present(); }
   void want(std::uint64_t offset);
+  // There is a connection to be had besides those at work.
+  bool may_serve_readers() const;
   // If a connection that has brought so much in this time is slower than we are.
   void use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took);
   void note_bytes(std::size_t bytes);
@@ -110,6 +112,7 @@ class Transfer {
   std::optional<SegmentPlan> plan_;  // if the size is known
   std::size_t most_workers_;         // for now
   std::size_t workers_ = 0;
+  Instant no_more_before_{};  // One that was too many brought nothing.
   bool answers_ranges_;  // as far as is known
   bool hashed_ = false;
   int breaks_ = 0;  // since the last one that had brought enough

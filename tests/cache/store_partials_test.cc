@@ -199,6 +199,13 @@ TEST_F(StorePartialsTest, GiveReadersWhatIsThereBeforeTheRestComes) {
   EXPECT_TRUE(cellar_.run(read_blob(blob)) == whole_);
 }
 
+TEST_F(StorePartialsTest, AStopWhileItIsHashedAgainCostsNothingOfIt) {
+  break_off(whole_, 400 * KiB);
+  cellar_.run(store().resume(of_whole_, whole_.size()))->abandon({Errc::cancelled, "stopping"});
+  cellar_.settle();
+  EXPECT_EQ(finish(whole_), 400 * KiB);
+}
+
 TEST_F(StorePartialsTest, ThatHadComeToTheirEndOnlyNeedTheCommit) {
   break_off(whole_, whole_.size());
   EXPECT_EQ(finish(whole_), whole_.size());

@@ -71,6 +71,17 @@ TEST(SegmentPlan, CutsASegmentShortThatWillNotBeThereSoon) {
   EXPECT_EQ(cut->range.begin, 40 * MiB);
 }
 
+TEST(SegmentPlan, CutsNoSegmentShortForWhichThereIsNoOtherConnection) {
+  SegmentPlan plan(GiB, 4);
+  Extents present;
+  const auto front = *plan.next(present);
+  const Extent whole = front->range;
+  EXPECT_FALSE(plan.want(40 * MiB, present, false));
+  EXPECT_EQ(front->range, whole);
+  EXPECT_TRUE(plan.want(GiB / 2, present, false)) << "the next that is free takes it";
+  EXPECT_EQ((*plan.next(present))->range.begin, GiB / 2);
+}
+
 TEST(SegmentPlan, WantsNothingThatIsThereOrBehindTheEnd) {
   SegmentPlan plan(10 * MiB, 4);
   Extents present;

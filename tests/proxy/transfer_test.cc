@@ -122,6 +122,16 @@ TEST_F(SegmentedTransferTest, AColdRangeIsTheFirstThatUpstreamIsAskedFor) {
   EXPECT_TRUE(get().body == bytes_);
 }
 
+TEST_F(SegmentedTransferTest, AColdRangeBehindTheEndDoesNotCostTheFillItsRanges) {
+  play([this](const Asked& asked, Reply& reply) {
+    if (range_of(asked, bytes_.size()).begin == 0) return;
+    reply = {.status = 416, .body = ""};
+  });
+  EXPECT_EQ(get("Range: bytes=5000000-\r\n").status, 416);
+  wait_until_filled();
+  EXPECT_TRUE(house_.upstream.asked().at(1).headers.get("Range").starts_with("bytes=0-"));
+}
+
 // containerd 2 asks for all chunks at once, each to the end, and resets each connection after its
 // chunk.
 TEST_F(SegmentedTransferTest, ParallelOpenEndedRangesAreOneFill) {
