@@ -1,0 +1,36 @@
+#include "proxy/loops.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cassert>
+
+namespace staithe::proxy {
+
+std::size_t Loops::for_this_machine(std::size_t most) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (::sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
+  return std::clamp<std::size_t>(static_cast<std::size_t>(CPU_COUNT(&cores)), 1, most);
+}
+
+Loops::Loops(std::size_t count) : loops_(count) {
+  assert(count > 0);
+  for (Loop& loop : loops_) {
+    loop.thread = std::thread([&loop] { loop.context.run(); });
+    ::pthread_setname_np(loop.thread.native_handle(), "loop");
+  }
+}
+
+Loops::~Loops() {
+  for (Loop& loop : loops_) loop.work.reset();
+  for (Loop& loop : loops_) loop.thread.join();
+}
+
+asio::io_context& Loops::next() {
+  next_ = (next_ + 1) % loops_.size();
+  return loops_[next_].context;
+}
+
+}  // namespace staithe::proxy
