@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 
 #include "cache/log.h"
+#include "daemon/owner_request.h"
 #include "proxy/auth/secret_memory.h"
 
 namespace staithe::daemon {
@@ -346,12 +347,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
 
 // As SIGHUP, for root and our own user, with the faults in the answer.
 asio::awaitable<void> Control::reload(proxy::Exchange& exchange) {
-  if (!co_await sources_.access.allows(Right::own, exchange.peer())) {
-    co_await exchange.reply_error(403, "DENIED",
-                                  "only root and the user that staithed runs as may reload its "
-                                  "configuration");
-    co_return;
-  }
+  if (!co_await admit_owner(exchange, sources_.access, "reload its configuration")) co_return;
   const Faults faults = sources_.reload();
   json::array lines;
   for (const Fault& fault : faults) lines.emplace_back(fault.to_string());

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/owner_request.h"
+
 namespace staithe::daemon {
 
 namespace json = boost::json;
@@ -36,17 +38,8 @@ json::array describe(const std::vector<cache::Digest>& digests) {
 }  // namespace
 
 asio::awaitable<void> Verifier::handle(proxy::Exchange& exchange) {
-  if (exchange.request().method != "POST") {
-    exchange.add("Allow", "POST");
-    co_await exchange.reply_error(405, "UNSUPPORTED", "this path is asked with POST");
-    co_return;
-  }
-  if (!co_await sources_.access.allows(Right::own, exchange.peer())) {
-    co_await exchange.reply_error(403, "DENIED",
-                                  "only root and the user that staithed runs as may have the "
-                                  "whole cache verified");
-    co_return;
-  }
+  if (!co_await admit_post(exchange)) co_return;
+  if (!co_await admit_owner(exchange, sources_.access, "have the whole cache verified")) co_return;
   if (running_) {
     co_await exchange.reply_error(409, "DENIED",
                                   "the cache is being verified already: wait until that has ended");

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/owner_request.h"
 #include "proxy/auth/json.h"
 
 namespace staithe::daemon {
@@ -50,17 +51,8 @@ Result<Warmer::Order> parse_warm_order(std::string_view body) {
 }
 
 asio::awaitable<void> WarmControl::handle(proxy::Exchange& exchange) {
-  if (exchange.request().method != "POST") {
-    exchange.add("Allow", "POST");
-    co_await exchange.reply_error(405, "UNSUPPORTED", "this path is asked with POST");
-    co_return;
-  }
-  if (!co_await sources_.access.allows(Right::own, exchange.peer())) {
-    co_await exchange.reply_error(403, "DENIED",
-                                  "only root and the user that staithed runs as may have images "
-                                  "fetched ahead");
-    co_return;
-  }
+  if (!co_await admit_post(exchange)) co_return;
+  if (!co_await admit_owner(exchange, sources_.access, "have images fetched ahead")) co_return;
   auto order = parse_warm_order(exchange.request().body);
   if (!order) {
     co_await exchange.reply_error(400, "UNSUPPORTED", order.error().detail);
