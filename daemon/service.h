@@ -31,6 +31,7 @@
 #include "proxy/auth/identities.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
+#include "proxy/loops.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
 #include "proxy/server.h"
@@ -79,6 +80,8 @@ class Service {
   SystemClock clock_;
   SystemRandom random_;
   cache::PosixDisk disk_;
+  // Before, and so after, all that has anything on them.
+  proxy::Loops loops_;
   TaskGroup tasks_;
   Access access_;
   cache::Store store_;

@@ -137,11 +137,13 @@ std::string ListenAddress::to_string() const {
   return (v6 ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
 }
 
-Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk)
+Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
+               Loops* loops)
     : loop_(loop),
       limits_(limits),
       handler_(handler),
       disk_(disk),
+      loops_(loops),
       crowd_(
           {.connections = limits.connections, .connections_per_user = limits.connections_per_user}),
       tasks_(loop,

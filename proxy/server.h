@@ -22,6 +22,7 @@
 #include "cache/task_group.h"
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
+#include "proxy/loops.h"
 
 namespace staithe::proxy {
 
@@ -66,8 +67,10 @@ class Server {
     std::uint64_t ended_slow = 0;  // the client did not take its answer
   };
 
-  // `handler` and `disk` outlive the server.
-  Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk);
+  // `handler`, `disk` and `loops` outlive the server. With `loops` there are further ones for what
+  // needs nothing of the main one.
+  Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
+         Loops* loops = nullptr);
   // stop() comes first.
   ~Server();
 
@@ -122,6 +125,7 @@ class Server {
   Limits limits_;
   Handler& handler_;
   asio::thread_pool& disk_;
+  Loops* const loops_;
   std::list<Listener> listeners_;
   Crowd crowd_;
   std::list<Connection> connections_;
