@@ -31,6 +31,7 @@
 #include "proxy/auth/identities.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
+#include "proxy/front.h"
 #include "proxy/loops.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
@@ -99,6 +100,7 @@ class Service {
   WarmControl warm_control_;
   EndingWatch ending_watch_;
   Control control_;
+  proxy::Front front_;
   proxy::Server registry_server_;
   proxy::Server control_server_;
   bool owns_control_socket_ = false;
