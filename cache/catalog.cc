@@ -189,6 +189,7 @@ void Catalog::drop(const Digest& digest) {
   order_.erase(it->second.position);
   objects_.erase(it);
   changes_.emplace_back(DropObject{digest});
+  tell_gone(digest, false);
 }
 
 void Catalog::link(std::string_view repository, const Digest& digest,
@@ -216,6 +217,7 @@ void Catalog::unlink(std::string_view repository, const Digest& digest) {
       0)
     return;
   changes_.emplace_back(DropLink{std::string(repository), digest});
+  tell_gone(digest, false);
 }
 
 std::optional<std::int64_t> Catalog::linked(std::string_view repository,
@@ -245,6 +247,9 @@ void Catalog::put_tag(std::string_view repository, std::string_view tag, const D
     const std::size_t end = oldest.find('\n');
     drop_tag(std::string_view(oldest).substr(0, end), std::string_view(oldest).substr(end + 1));
   }
+  // Told also if the digest stays, since its age does not.
+  if (const auto before = tags_.find(key); before != tags_.end())
+    tell_gone(Digest(before->second.digest), true);
   tags_.insert_or_assign(std::move(key), Tag{digest, checked_unix_seconds});
   changes_.emplace_back(
       TagRow{std::string(repository), std::string(tag), digest, checked_unix_seconds});
@@ -257,7 +262,11 @@ std::optional<Catalog::Tag> Catalog::tag(std::string_view repository, std::strin
 }
 
 void Catalog::drop_tag(std::string_view repository, std::string_view tag) {
-  if (tags_.erase(tag_key(repository, tag)) == 0) return;
+  const auto it = tags_.find(tag_key(repository, tag));
+  if (it == tags_.end()) return;
+  const Digest digest = it->second.digest;
+  tags_.erase(it);
+  tell_gone(digest, true);
   changes_.emplace_back(DropTag{std::string(repository), std::string(tag)});
 }
 

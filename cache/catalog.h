@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <list>
 #include <map>
@@ -68,6 +69,11 @@ class Catalog {
   explicit Catalog(Protection protection = {}) : protection_(protection) {}
   Catalog(const Catalog&) = delete;
   Catalog& operator=(const Catalog&) = delete;
+
+  // Told when something is taken back, before the call that does so returns: of an object itself or
+  // a link of it, or, `only_tags`, of a tag that named it.
+  using OnGone = std::function<void(const Digest&, bool only_tags)>;
+  void on_gone(OnGone tell) { on_gone_ = std::move(tell); }
 
   // Fills an empty catalog from the index. Objects count as not verified.
   void restore(Index::Contents contents);
@@ -176,8 +182,12 @@ class Catalog {
   void step_off(const Entry& entry);
   void protect(Entry& entry);
   void note(Entry& entry);
+  void tell_gone(const Digest& digest, bool only_tags) const {
+    if (on_gone_) on_gone_(digest, only_tags);
+  }
   static std::string tag_key(std::string_view repository, std::string_view tag);
 
+  OnGone on_gone_;
   std::unordered_map<Digest, Entry> objects_;
   // In the order in which they go: those on probation, then, from `first_protected_`, the
   // protected; each from the least recently used.

@@ -178,6 +178,25 @@ asio::awaitable<void> Store::verify(std::shared_ptr<Blob> blob, std::uint64_t si
   if (current) co_await set_aside(ObjectKind::blob, digest, broken);
 }
 
+void Store::touch(const Digest& digest) {
+  if (!catalog_.find(digest)) return;
+  ++uses_;
+  catalog_.touch(digest, unix_now());
+}
+
+void Store::on_gone(std::function<void(const Digest*, bool only_tags)> tell) {
+  on_gone_ = std::move(tell);
+  if (!on_gone_) {
+    catalog_.on_gone({});
+    return;
+  }
+  catalog_.on_gone([this](const Digest& digest, bool only_tags) { on_gone_(&digest, only_tags); });
+}
+
+void Store::tell_gone(const Digest& digest) {
+  if (on_gone_) on_gone_(&digest, false);
+}
+
 void Store::remember_open(const std::shared_ptr<Blob>& blob) {
   open_[blob->digest()] = blob;
   if (!kept_open_.empty() && kept_open_.front() == blob) return;
@@ -194,6 +213,7 @@ void Store::remember_open(const std::shared_ptr<Blob>& blob) {
 }
 
 void Store::forget_open(const Digest& digest) {
+  tell_gone(digest);
   const auto it = open_.find(digest);
   if (it == open_.end()) return;
   const auto blob = it->second.lock();

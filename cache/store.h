@@ -119,6 +119,13 @@ class Store {
   std::optional<SeenTag> tag(std::string_view repository, std::string_view tag) const;
   void drop_tag(std::string_view repository, std::string_view tag);
 
+  // A use of it that somebody else has seen.
+  void touch(const Digest& digest);
+  // Told when an object may not be served any more, or a right to it or a tag of it was taken back
+  // (see Catalog::on_gone), before the call that does so returns; without a digest: nothing may.
+  // Who keeps anything of the store's beside it lets go of that.
+  void on_gone(std::function<void(const Digest*, bool only_tags)> tell);
+
   // Images as an operator sees them. None of this counts as a use.
   //
   // As far as it is cached; see Image.
@@ -364,6 +371,7 @@ class Store {
   asio::awaitable<bool> trim_quarantine(std::size_t keep);
   void remember_open(const std::shared_ptr<Blob>& blob);
   void forget_open(const Digest& digest);
+  void tell_gone(const Digest& digest);
   void remember_manifest(ManifestPtr manifest);
   void forget_manifest(const Digest& digest);
 
@@ -419,6 +427,7 @@ class Store {
   File lock_;
   std::unique_ptr<Index> index_;  // used on the index pool
   Catalog catalog_;
+  std::function<void(const Digest*, bool only_tags)> on_gone_;
   bool index_behind_ = false;  // it lacks changes: it is written as a whole once that works
   bool reconciled_ = false;
   Mode mode_ = Mode::read_write;

@@ -176,6 +176,7 @@ void Store::remember_manifest(ManifestPtr manifest) {
 }
 
 void Store::forget_manifest(const Digest& digest) {
+  tell_gone(digest);
   const auto it = manifests_.find(digest);
   if (it == manifests_.end()) return;
   manifest_bytes_ -= (*it->second)->bytes.size();

@@ -59,6 +59,7 @@ void Store::judge_mode() {
     mode = Mode::read_write;
   }
   mode_reason_ = std::move(reason);
+  if (lost_ && on_gone_) on_gone_(nullptr, false);
   if (std::exchange(mode_, mode) == mode) return;
   report_("cache mode", std::string(to_string(mode)) + ": " +
                             (mode == Mode::read_write ? "the cache is whole again" : mode_reason_));

@@ -116,7 +116,10 @@ asio::awaitable<Checked> Store::check(Digest digest, const Pace& pace) {
   co_return checked;
 }
 
-void Store::doubt(const Digest& digest) { tasks_.spawn("check", recheck(digest)); }
+void Store::doubt(const Digest& digest) {
+  tell_gone(digest);
+  tasks_.spawn("check", recheck(digest));
+}
 
 asio::awaitable<void> Store::recheck(Digest digest) {
   const Pace pace{.pool = disk_pool_};

@@ -172,6 +172,7 @@ bool Store::evictable(const Digest& digest) const {
 Store::Leaving::Leaving(Store& store, std::vector<Digest> digests)
     : store_(store), digests_(std::move(digests)) {
   store_.leaving_.insert(digests_.begin(), digests_.end());
+  for (const Digest& digest : digests_) store_.tell_gone(digest);
   ++store_.removals_;
 }
 

@@ -231,7 +231,7 @@ Control::Control(Sources sources)
 
 json::object Control::status() const {
   const auto stats = sources_.store.stats();
-  const auto& traffic = sources_.proxy.traffic();
+  const auto traffic = sources_.proxy.traffic();
   const auto uptime =
       std::chrono::duration_cast<std::chrono::seconds>(sources_.clock.now() - started_);
   json::array next_victims = describe(sources_.store.next_victims(shown_victims), sources_.clock);

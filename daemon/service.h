@@ -31,6 +31,8 @@
 #include "proxy/auth/identities.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
+#include "proxy/front.h"
+#include "proxy/loops.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
 #include "proxy/server.h"
@@ -79,6 +81,8 @@ class Service {
   SystemClock clock_;
   SystemRandom random_;
   cache::PosixDisk disk_;
+  // Before, and so after, all that has anything on them.
+  proxy::Loops loops_;
   TaskGroup tasks_;
   Access access_;
   cache::Store store_;
@@ -96,6 +100,7 @@ class Service {
   WarmControl warm_control_;
   EndingWatch ending_watch_;
   Control control_;
+  proxy::Front front_;
   proxy::Server registry_server_;
   proxy::Server control_server_;
   bool owns_control_socket_ = false;

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cache/store.h"
+#include "proxy/answers.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
 #include "proxy/outcome.h"
@@ -22,7 +23,8 @@ namespace staithe::proxy {
 
 class Blobs {
  public:
-  Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, TaskGroup& tasks);
+  Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, TaskGroup& tasks,
+        Clock& clock, Answers& answers);
 
   // Answers, or throws Failure before the answer. `repository` is canonical.
   asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
@@ -42,6 +44,10 @@ class Blobs {
   asio::awaitable<std::string> ask_size_text(RegistryPtr registry, std::string repository,
                                              cache::Digest digest);
 
+  // Answers with a small blob that is stored, and keeps the answer for as long as the right to it
+  // holds. False, and nothing is said, if it cannot be read.
+  asio::awaitable<bool> serve_small(Exchange& exchange, const std::string& scope,
+                                    std::shared_ptr<cache::Blob> blob);
   asio::awaitable<void> serve_blob(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, Outcome outcome);
   asio::awaitable<void> send_body(Exchange& exchange, RegistryPtr registry, std::string repository,
@@ -55,6 +61,8 @@ class Blobs {
 
   cache::Store& store_;
   Fills& fills_;
+  Clock& clock_;
+  Answers& answers_;
   SingleFlight<std::string> sizes_;
 };
 

@@ -18,6 +18,7 @@
 
 #include "proxy/auth/secret.h"
 #include "proxy/errors.h"
+#include "proxy/outcome.h"
 #include "proxy/send.h"
 
 namespace staithe::proxy {
@@ -33,6 +34,8 @@ constexpr std::size_t read_step_bytes = 8 * 1024;
 // not RST: bytes left unread in the socket would turn the close into a reset.
 constexpr auto linger_time = std::chrono::seconds(2);
 constexpr std::size_t linger_bytes = 4 * 1024 * 1024;
+// One answer from memory may be followed by a large blob, as in every pull.
+constexpr int answers_again_for_front = 2;
 constexpr std::string_view tls_reply =
     "HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
     "This port speaks plain HTTP, not TLS: use http:// for this mirror.\n";
@@ -74,31 +77,47 @@ void Exchange::add(std::string_view name, std::string_view value) {
   if (name == "Cache-Status") cache_status_ = value;
 }
 
+void Exchange::add_age(std::chrono::seconds age) {
+  age_field_ = "Age: " + std::to_string(age.count()) + "\r\n";
+}
+
+std::string Exchange::head_to_keep(int status, std::string_view content_type,
+                                   std::uint64_t content_length) const {
+  std::string text;
+  text.reserve(512);
+  text.append("HTTP/1.1 ").append(std::to_string(status)).append(" ").append(reason_phrase(status));
+  text.append("\r\n").append(fields_);
+  if (!content_type.empty()) text.append("Content-Type: ").append(content_type).append("\r\n");
+  text.append("Content-Length: ").append(std::to_string(content_length)).append("\r\n");
+  return text;
+}
+
+std::string_view Exchange::connection_field() {
+  if (connection_.draining_) connection_.keep_alive_ = false;
+  if (!connection_.keep_alive_) return "Connection: close\r\n";
+  return connection_.http_1_0_ ? "Connection: keep-alive\r\n" : std::string_view();
+}
+
 std::string Exchange::head(int status, std::string_view content_type,
                            std::optional<std::uint64_t> content_length) {
   assert(status_ == 0);
   status_ = status;
   announced_ = content_length;
   std::string text;
-  text.reserve(512);
-  text.append("HTTP/1.1 ").append(std::to_string(status)).append(" ").append(reason_phrase(status));
-  text.append("\r\n").append(fields_);
-  if (!content_type.empty()) text.append("Content-Type: ").append(content_type).append("\r\n");
   if (content_length) {
-    text.append("Content-Length: ").append(std::to_string(*content_length)).append("\r\n");
-  } else if (!connection_.http_1_0_) {
-    text.append("Transfer-Encoding: chunked\r\n");
-    chunked_ = true;
+    text = head_to_keep(status, content_type, *content_length);
   } else {
-    connection_.keep_alive_ = false;
+    text.append("HTTP/1.1 ").append(std::to_string(status)).append(" ");
+    text.append(reason_phrase(status)).append("\r\n").append(fields_);
+    if (!content_type.empty()) text.append("Content-Type: ").append(content_type).append("\r\n");
+    if (!connection_.http_1_0_) {
+      text.append("Transfer-Encoding: chunked\r\n");
+      chunked_ = true;
+    } else {
+      connection_.keep_alive_ = false;
+    }
   }
-  if (connection_.draining_) connection_.keep_alive_ = false;
-  if (!connection_.keep_alive_) {
-    text.append("Connection: close\r\n");
-  } else if (connection_.http_1_0_) {
-    text.append("Connection: keep-alive\r\n");
-  }
-  text.append("\r\n");
+  text.append(age_field_).append(connection_field()).append("\r\n");
   return text;
 }
 
@@ -128,6 +147,24 @@ asio::awaitable<void> Exchange::reply(int status, std::string_view content_type,
   co_await write({asio::buffer(text), asio::buffer(body)});
   sent_ = body.size();
   announced_ = sent_;
+}
+
+asio::awaitable<void> Exchange::reply_again(AnswerPtr answer, Instant now) {
+  assert(status_ == 0);
+  status_ = 200;
+  again_ = true;
+  cache_status_ = proxy::cache_status(Outcome::hit);
+  const std::string_view body = request_.head() ? std::string_view() : answer->body();
+  announced_ = body.size();
+  std::string own = answer->age_field(now);
+  own.append(connection_field());
+  if (own.empty()) {
+    co_await write({asio::buffer(answer->text.data(), answer->head_size + 2 + body.size())});
+  } else {
+    own.append("\r\n");
+    co_await write({asio::buffer(answer->head()), asio::buffer(own), asio::buffer(body)});
+  }
+  sent_ = body.size();
 }
 
 asio::awaitable<void> Exchange::reply_error(int status, std::string_view code,
@@ -237,14 +274,26 @@ void Connection::shrink_buffer() {
   if (buffer_.size() == 0 && buffer_.capacity() > first_read_bytes) buffer_.shrink_to_fit();
 }
 
+void Connection::begin_with(std::string_view bytes, SteadyTime deadline) {
+  const auto room = buffer_.prepare(bytes.size());
+  std::memcpy(room.data(), bytes.data(), bytes.size());
+  buffer_.commit(bytes.size());
+  head_deadline_ = deadline;
+  phase_ = Phase::head;
+}
+
 asio::awaitable<void> Connection::run() {
-  bool first = true;
-  while (keep_alive_ && !draining_) {
+  bool first = std::exchange(may_go_, false) == false;
+  // A request that has begun is answered, also when we are about to end.
+  while (keep_alive_ && (!draining_ || head_deadline_)) {
+    may_go_ = offered_ && again_ >= answers_again_for_front && buffer_.size() == 0;
+    if (may_go_) co_return;
     Parser parser;
     parser.header_limit(static_cast<std::uint32_t>(limits_.head_bytes));
     parser.body_limit(boost::none);
     phase_ = buffer_.size() == 0 ? Phase::idle : Phase::head;
     set_deadline(first || phase_ == Phase::head ? limits_.header_timeout : limits_.idle_timeout);
+    if (head_deadline_) deadline_ = *std::exchange(head_deadline_, std::nullopt);
     first = false;
     shrink_buffer();
     rest();
@@ -264,6 +313,7 @@ asio::awaitable<void> Connection::run() {
                        .body = body});
     exchange.request_.host = exchange.request_.field("Host");
     co_await handle(exchange);
+    again_ = exchange.again_ ? again_ + 1 : 0;
     // It may have held a secret: only the control socket takes bodies at all.
     if (!body.empty()) auth::wipe(body);
   }

@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "proxy/answers.h"
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
 #include "proxy/peer.h"
@@ -73,9 +74,16 @@ class Exchange {
 
   // Fields added to the answer, whatever it is. Values must not contain CR or LF.
   void add(std::string_view name, std::string_view value);
+  void add_age(std::chrono::seconds age);
 
   // A whole answer. `body` is not sent for HEAD, its length is.
   asio::awaitable<void> reply(int status, std::string_view content_type, std::string_view body);
+  // The same answer as another one was; `now` is for its age.
+  asio::awaitable<void> reply_again(AnswerPtr answer, Instant now);
+  // What reply() would send before the body and the empty line, but for what belongs to this one
+  // answer (Age, Connection).
+  std::string head_to_keep(int status, std::string_view content_type,
+                           std::uint64_t content_length) const;
   // The OCI error body.
   asio::awaitable<void> reply_error(int status, std::string_view code, std::string_view message);
 
@@ -108,6 +116,8 @@ class Exchange {
   Exchange(Connection& connection, Request request) : connection_(connection), request_(request) {}
   std::string head(int status, std::string_view content_type,
                    std::optional<std::uint64_t> content_length);
+  // Of the head: the field that says what becomes of the connection, if it needs saying.
+  std::string_view connection_field();
   using Buffers = std::array<asio::const_buffer, 3>;
   // All of the bytes; `flags` as of send(2).
   asio::awaitable<void> write(Buffers buffers, int flags = 0);
@@ -115,7 +125,9 @@ class Exchange {
   Connection& connection_;
   Request request_;
   std::string fields_;
+  std::string age_field_;
   std::string cache_status_;
+  bool again_ = false;  // from memory
   int status_ = 0;
   std::uint64_t sent_ = 0;
   std::optional<std::uint64_t> announced_;
@@ -131,6 +143,8 @@ class Handler {
   // After the answer: the request log.
   virtual void handled(const Exchange& exchange, std::chrono::microseconds took,
                        const Error* failure) = 0;
+  // While a server serves.
+  virtual void every_second() {}
 };
 
 class Connection : public Crowd::Guest {
@@ -139,8 +153,20 @@ class Connection : public Crowd::Guest {
   Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
              asio::thread_pool& disk);
 
-  // Serves requests until the connection ends. Does not throw for what a peer does.
+  // What came of the first request before, and until when its head has to be whole.
+  void begin_with(std::string_view bytes, SteadyTime deadline);
+
+  // Serves requests until the connection ends, or may_go_to_front(). Does not throw for what a peer
+  // does.
   asio::awaitable<void> run();
+  // Its last answers were all from memory, and it waits for its next request with nothing read of
+  // it: whoever answers only from memory may go on with it.
+  bool may_go_to_front() const { return may_go_; }
+  // run() returns when that is so.
+  void offer_to_front(bool offered) { offered_ = offered; }
+  // The descriptor, which is nobody's then. After run().
+  int release() { return socket_.release(); }
+  Peer peer() const { return peer_.value_or(Peer()); }
 
   // Who is at the other end, if that is known already; else the kernel is asked when somebody asks.
   void set_peer(Peer peer) { peer_ = peer; }
@@ -152,6 +178,7 @@ class Connection : public Crowd::Guest {
   bool overdue(SteadyTime now);
   // Ends it from outside: shuts the socket down; run() then returns.
   void shut_down();
+  void give_way() override { shut_down(); }
   // No further request after the one being handled; an idle connection ends at once.
   void drain();
 
@@ -180,6 +207,10 @@ class Connection : public Crowd::Guest {
   Pace pace_;
   std::int64_t written_bytes_ = 0;  // into the socket
   Phase phase_ = Phase::idle;
+  std::optional<SteadyTime> head_deadline_;  // as begin_with() was told
+  int again_ = 0;                            // answers from memory, one after the other
+  bool offered_ = false;
+  bool may_go_ = false;
   bool draining_ = false;
   bool keep_alive_ = true;  // after the current answer
   bool http_1_0_ = false;

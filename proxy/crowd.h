@@ -32,7 +32,7 @@ class Crowd {
   class Guest : public Hook {
    public:
     Guest() = default;
-    ~Guest() { leave(); }
+    virtual ~Guest() { leave(); }
     Guest(const Guest&) = delete;
     Guest& operator=(const Guest&) = delete;
 
@@ -42,6 +42,9 @@ class Crowd {
     void work() { unlink(); }
     // It is counted no more.
     void leave();
+    bool counted() const { return crowd_ != nullptr; }
+    // Ends it, as another one takes its place.
+    virtual void give_way() {}
 
    private:
     friend class Crowd;

@@ -94,10 +94,11 @@ Result<cache::Manifest> check_manifest(std::string_view content_type, std::strin
 }
 
 Manifests::Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks,
-                     Absences& absences, Clock& clock)
+                     Absences& absences, Clock& clock, Answers& answers)
     : store_(store),
       absences_(absences),
       clock_(clock),
+      answers_(answers),
       fetches_(loop, tasks),
       confirmations_(loop, tasks) {}
 
@@ -126,8 +127,18 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
   exchange.add("Cache-Status", status);
   exchange.add("Docker-Content-Digest", digest);
   exchange.add("Etag", '"' + digest + '"');
-  if (found->age) exchange.add("Age", std::to_string(found->age->count()));
-  co_await exchange.reply(200, found->manifest->media_type, found->manifest->bytes);
+  const cache::Manifest& manifest = *found->manifest;
+  if (found->good_for && store_.has_manifest(manifest.digest)) {
+    const auto kept = std::make_shared<Answer>(
+        manifest.digest, exchange.head_to_keep(200, manifest.media_type, manifest.bytes.size()),
+        manifest.bytes);
+    const Instant now = clock_.now();
+    kept->until = now + *found->good_for;
+    if (found->age) kept->confirmed = now - *found->age;
+    answers_.put(exchange.request().target, kept);
+  }
+  if (found->age) exchange.add_age(*found->age);
+  co_await exchange.reply(200, manifest.media_type, manifest.bytes);
   co_return found->outcome;
 }
 
@@ -146,7 +157,9 @@ asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std
   const auto age = store_.link_age(scope, digest);
   if (age && *age < authorization_bound) {
     if (auto manifest = co_await store_.manifest(digest))
-      co_return Found{.manifest = std::move(manifest), .outcome = Outcome::hit};
+      co_return Found{.manifest = std::move(manifest),
+                      .outcome = Outcome::hit,
+                      .good_for = authorization_bound - *age};
   }
   std::optional<Error> error;
   try {
@@ -176,7 +189,10 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::s
   const auto trusted = std::min<std::chrono::milliseconds>(freshness.tag_ttl, authorization_bound);
   if (usable && seen->age < trusted) {
     if (auto manifest = co_await store_.manifest(seen->digest))
-      co_return Found{.manifest = std::move(manifest), .outcome = Outcome::hit, .age = seen->age};
+      co_return Found{.manifest = std::move(manifest),
+                      .outcome = Outcome::hit,
+                      .age = seen->age,
+                      .good_for = trusted - seen->age};
   }
   const auto age = seen ? std::optional(seen->age) : std::nullopt;
   const TagQuestion question{

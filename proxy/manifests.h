@@ -12,6 +12,7 @@
 
 #include "cache/store.h"
 #include "proxy/absences.h"
+#include "proxy/answers.h"
 #include "proxy/connection.h"
 #include "proxy/outcome.h"
 #include "proxy/reference.h"
@@ -30,7 +31,7 @@ class Manifests {
  public:
   // All outlive it.
   Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup& tasks, Absences& absences,
-            Clock& clock);
+            Clock& clock, Answers& answers);
 
   // Answers, or throws Failure before the answer. `repository` is canonical.
   asio::awaitable<Outcome> serve(Exchange& exchange, RegistryPtr registry, std::string repository,
@@ -45,6 +46,8 @@ class Manifests {
     Outcome outcome;
     std::optional<std::chrono::seconds> age = {};  // of a tag's last confirmation
     std::optional<Errc> failure = {};              // why it is stale
+    // If nothing has to be asked until then: how long the same is true.
+    std::optional<std::chrono::milliseconds> good_for = {};
   };
   asio::awaitable<Found> by_digest(RegistryPtr registry, std::string repository,
                                    cache::Digest digest);
@@ -82,6 +85,7 @@ class Manifests {
   cache::Store& store_;
   Absences& absences_;
   Clock& clock_;
+  Answers& answers_;
   SingleFlight<cache::ManifestPtr> fetches_;
   SingleFlight<std::string> confirmations_;
 };

@@ -19,15 +19,47 @@ asio::awaitable<Outcome> answer_local(Exchange& exchange, int status, std::strin
 Proxy::Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& store, Fills& fills,
              TaskGroup& tasks, Clock& clock)
     : registries_(registries),
+      store_(store),
+      clock_(clock),
       absences_(clock),
-      blobs_(loop, store, fills, tasks),
-      manifests_(loop, store, tasks, absences_, clock) {}
+      blobs_(loop, store, fills, tasks, clock, answers_),
+      manifests_(loop, store, tasks, absences_, clock, answers_) {
+  store_.on_gone([this](const cache::Digest* digest, bool only_tags) {
+    digest ? answers_.erase(*digest, only_tags) : answers_.clear();
+  });
+  registries_.on_change([this] { answers_.clear(); });
+}
+
+Proxy::~Proxy() {
+  store_.on_gone({});
+  registries_.on_change({});
+}
+
+void Proxy::restrict(MayUse may_use) {
+  may_use_ = std::move(may_use);
+  admission_.set_everybody(!may_use_);
+}
+
+Traffic Proxy::traffic() const {
+  Traffic traffic = traffic_;
+  const Answers::Served served = answers_.served();
+  traffic.requests += served.requests;
+  traffic.hits += served.requests;
+  traffic.bytes_served += served.body_bytes;
+  traffic.bytes_saved += served.body_bytes;
+  return traffic;
+}
+
+void Proxy::tell_uses() {
+  answers_.take_used([this](const cache::Digest& digest) { store_.touch(digest); });
+}
 
 asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   ++traffic_.requests;
   const Request& request = exchange.request();
   exchange.add("Docker-Distribution-Api-Version", "registry/2.0");
-  if (policy_ && !request.host.empty() && !policy_->accepts(request.host)) {
+  const auto hosts = admission_.hosts();
+  if (hosts && !request.host.empty() && !hosts->accepts(request.host)) {
     co_await exchange.reply_error(403, "DENIED",
                                   "this daemon serves programs on this machine that call it "
                                   "localhost or 127.0.0.1; add further names to access.hosts");
@@ -45,6 +77,13 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
     co_await exchange.reply_error(405, "UNSUPPORTED",
                                   "this is a pull-through cache; push to the registry itself");
     co_return;
+  }
+  if (request.field("Range").empty()) {
+    if (AnswerPtr answer = answers_.find(request.target, clock_.now())) {
+      co_await exchange.reply_again(std::move(answer), clock_.now());
+      ++traffic_.hits;
+      co_return;
+    }
   }
   auto route = parse_route(request.target);
   const bool blob = route && std::holds_alternative<BlobRoute>(*route);

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "proxy/absences.h"
+#include "proxy/admission.h"
+#include "proxy/answers.h"
 #include "proxy/blobs.h"
 #include "proxy/connection.h"
 #include "proxy/fills.h"
@@ -49,21 +51,29 @@ class Proxy final : public Handler {
   // All references outlive the proxy.
   Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& store, Fills& fills,
         TaskGroup& tasks, Clock& clock);
+  ~Proxy() override;
 
   // Whose requests are taken; until this is called, none. Called once the addresses are known.
-  void admit(HostPolicy policy) { policy_ = std::move(policy); }
+  void admit(HostPolicy policy) { admission_.set_hosts(std::move(policy)); }
   // Whether the user behind a connection may ask for registry content; by default everybody may.
   using MayUse = std::function<asio::awaitable<bool>(Peer)>;
   // Replaces the rule; an empty one lets everybody, and nobody is asked who he is.
-  void restrict(MayUse may_use) { may_use_ = std::move(may_use); }
+  void restrict(MayUse may_use);
   // What /readyz says.
   void set_ready(bool ready) { ready_ = ready; }
 
   asio::awaitable<void> handle(Exchange& exchange) override;
+  void every_second() override { tell_uses(); }
   void handled(const Exchange& exchange, std::chrono::microseconds took,
                const Error* failure) override;
 
-  const Traffic& traffic() const { return traffic_; }
+  // What was answered elsewhere from answers() included.
+  Traffic traffic() const;
+  // For those who answer from memory beside it. Once a second tell_uses() says to the store what
+  // they used.
+  const Answers& answers() const { return answers_; }
+  const Admission& admission() const { return admission_; }
+  void tell_uses();
   // For those who want content without a client: the same tags, checks and single flights.
   Manifests& manifests() { return manifests_; }
   Blobs& blobs() { return blobs_; }
@@ -75,10 +85,13 @@ class Proxy final : public Handler {
                                       std::string repository, cache::Digest digest);
 
   Registries& registries_;
+  cache::Store& store_;
+  Clock& clock_;
+  Answers answers_;
+  Admission admission_;
   Absences absences_;
   Blobs blobs_;
   Manifests manifests_;
-  std::optional<HostPolicy> policy_;
   MayUse may_use_;
   bool ready_ = false;
   Traffic traffic_;

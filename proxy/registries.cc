@@ -101,6 +101,7 @@ void Registries::use_identity(const std::string& name, const std::string& identi
     const std::vector<UpstreamEntry>& entries = used.second->entries();
     return std::ranges::find(entries, name, &UpstreamEntry::registry) != entries.end();
   });
+  if (on_change_) on_change_();
 }
 
 void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {
@@ -111,6 +112,7 @@ void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {
     return !keep || !settings || *settings != registry->settings() ||
            upstream_entries(name, *settings, configured_, identities_) != registry->entries();
   });
+  if (on_change_) on_change_();
 }
 
 }  // namespace staithe::proxy

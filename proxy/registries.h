@@ -91,6 +91,9 @@ class Registries {
     return other == identities_.end() ? identity_for(entry, repository) : other->second;
   }
 
+  // Told when what a name means may have changed, before the call that changes it returns.
+  void on_change(std::function<void()> tell) { on_change_ = std::move(tell); }
+
   const std::map<std::string, RegistryPtr>& used() const { return registries_; }
   const std::vector<RegistrySettings>& configured() const { return configured_; }
 
@@ -98,6 +101,7 @@ class Registries {
   std::vector<RegistrySettings> configured_;
   Registry::MakeUpstream make_upstream_;
   std::map<std::string, RegistryPtr> registries_;
+  std::function<void()> on_change_;
   std::map<std::string, std::string> identities_;  // by registry: see use_identity()
 };
 

@@ -137,11 +137,13 @@ std::string ListenAddress::to_string() const {
   return (v6 ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
 }
 
-Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk)
+Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
+               Front* front)
     : loop_(loop),
       limits_(limits),
       handler_(handler),
       disk_(disk),
+      front_(front),
       crowd_(
           {.connections = limits.connections, .connections_per_user = limits.connections_per_user}),
       tasks_(loop,
@@ -151,7 +153,7 @@ Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio
       changed_(loop) {}
 
 Server::~Server() {
-  assert(connections_.empty() && refused_.empty());
+  assert(connections_.empty() && visitors_.empty() && refused_.empty());
   for (const int spare : spares_) ::close(spare);
   for (const Listener& listener : listeners_) {
     if (!listener.unix_path.empty()) ::unlink(listener.unix_path.c_str());
@@ -210,6 +212,11 @@ std::vector<std::string> Server::addresses() const {
 
 void Server::start() {
   keep_spares();
+  if (front_)
+    front_->serve(limits_.connection, [this](Visitor& visitor, Front::Back why, std::string bytes,
+                                             SteadyTime deadline) {
+      come_back(visitor, why, std::move(bytes), deadline);
+    });
   for (Listener& listener : listeners_) tasks_.spawn("accept", accept(listener));
   tasks_.spawn("sweep", sweep());
 }
@@ -255,7 +262,13 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
     most_by_descriptors_ = std::min(crowd_.size(), most_by_descriptors_.value_or(crowd_.size()));
   const bool too_few = most_by_descriptors_ && crowd_.size() >= *most_by_descriptors_;
   const Peer user = peer_of(fd);
-  const Crowd::Decision decision = crowd_.decide(user, too_few);
+  Crowd::Decision decision = crowd_.decide(user, too_few);
+  // What happened at the front since the last sweep is seen now.
+  while (decision.verdict == Crowd::Verdict::in_place_of) {
+    auto* const visitor = dynamic_cast<Visitor*>(decision.gives_way);
+    if (!visitor || !visitor->look()) break;
+    decision = crowd_.decide(user, too_few);
+  }
   switch (decision.verdict) {
     case Crowd::Verdict::user_has_all:
       ++figures_.refused_user;
@@ -267,18 +280,58 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
       return;
     case Crowd::Verdict::in_place_of:
       ++figures_.shed;
-      static_cast<Connection&>(*decision.gives_way).shut_down();
+      decision.gives_way->give_way();
       decision.gives_way->leave();
       break;
     case Crowd::Verdict::welcome:
       break;
   }
   ++figures_.accepted;
+  if (front_ && front_->open()) {
+    visit_front(socket.release(), user, limits_.connection.header_timeout);
+  } else {
+    asio::co_spawn(loop_, serve(enter(std::move(socket), user)), [](std::exception_ptr) {});
+  }
+}
+
+std::list<Connection>::iterator Server::enter(Socket socket, Peer user) {
   const auto connection = connections_.emplace(connections_.end(), std::move(socket),
                                                limits_.connection, handler_, disk_);
   connection->set_peer(user);
   crowd_.enter(*connection, user);
-  asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});
+  return connection;
+}
+
+void Server::visit_front(int fd, Peer user, std::chrono::milliseconds patience) {
+  Visitor& visitor = visitors_.emplace_back(fd, user, std::chrono::steady_clock::now() + patience);
+  visitor.place = std::prev(visitors_.end());
+  crowd_.enter(visitor, user);
+  visitor.rest();
+  front_->take(visitor);
+}
+
+void Server::come_back(Visitor& visitor, Front::Back why, std::string bytes, SteadyTime deadline) {
+  if (why == Front::Back::idle) ++figures_.ended_idle;
+  if (why == Front::Back::head) ++figures_.ended_head;
+  if (why == Front::Back::slow) ++figures_.ended_slow;
+  const int fd = visitor.fd;
+  const Peer user = visitor.user;
+  const bool goes_on = why == Front::Back::request && visitor.counted();
+  visitors_.erase(visitor.place);
+  Socket socket(loop_);
+  boost::system::error_code error;
+  // The family is for those who ask for addresses, which nobody does.
+  if (goes_on) socket.assign(asio::generic::stream_protocol(AF_UNIX, 0), fd, error);
+  if (goes_on && !error) {
+    const auto connection = enter(std::move(socket), user);
+    if (!bytes.empty()) connection->begin_with(bytes, deadline);
+    if (draining_) connection->drain();
+    asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});
+  } else {
+    ::close(fd);
+    keep_spares();
+  }
+  changed_.notify_all();
 }
 
 void Server::refuse(Socket socket, Reason reason, Peer user) {
@@ -391,7 +444,15 @@ Server::Figures Server::figures() const {
 
 asio::awaitable<void> Server::serve(std::list<Connection>::iterator connection) {
   try {
-    co_await connection->run();
+    do {
+      connection->offer_to_front(front_ && front_->open());
+      co_await connection->run();
+      // Meanwhile it may have been closed.
+    } while (connection->may_go_to_front() && !front_->open());
+    if (connection->may_go_to_front()) {
+      connection->leave();
+      visit_front(connection->release(), connection->peer(), limits_.connection.idle_timeout);
+    }
   } catch (const std::exception& e) {
     log::error("connection failed", {{"error", e.what()}});
   }
@@ -414,6 +475,8 @@ asio::awaitable<void> Server::sweep() {
       if (connection.phase() == Phase::send) ++figures_.ended_slow;
       connection.shut_down();
     }
+    for (Visitor& visitor : visitors_) visitor.look();
+    handler_.every_second();
     for (Refused& refused : refused_) {
       if (now >= refused.until) ::shutdown(refused.socket.native_handle(), SHUT_RDWR);
     }
@@ -427,16 +490,19 @@ void Server::drain() {
     boost::system::error_code ignored;
     listener.acceptor.close(ignored);
   }
+  draining_ = true;
   for (Connection& connection : connections_) connection.drain();
+  if (front_) front_->drain();
 }
 
 asio::awaitable<void> Server::drained() {
-  while (!connections_.empty()) co_await changed_.wait();
+  while (connections() > 0) co_await changed_.wait();
 }
 
 asio::awaitable<void> Server::stop() {
   drain();
   for (Connection& connection : connections_) connection.shut_down();
+  for (const Visitor& visitor : visitors_) visitor.shut_down();
   for (Refused& refused : refused_) ::shutdown(refused.socket.native_handle(), SHUT_RDWR);
   co_await drained();
   while (!refused_.empty()) co_await changed_.wait();

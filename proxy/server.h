@@ -1,9 +1,10 @@
 // Accepts connections on one or more sockets and keeps them within their limits.
 //
-// One coroutine per connection; one sweep per second ends those whose deadline has passed. Whose a
-// connection is the kernel says when it comes, and proxy/crowd.h says whether there is room for it.
-// Who is refused is told so by a 503 where that can be sent at once: the newest work goes first,
-// also when the process runs out of descriptors (fault F12). Lives on the loop.
+// One coroutine per connection, unless it is at the front (proxy/front.h); one sweep per second
+// ends those whose deadline has passed. Whose a connection is the kernel says when it comes, and
+// proxy/crowd.h says whether there is room for it. Who is refused is told so by a 503 where that
+// can be sent at once: the newest work goes first, also when the process runs out of descriptors
+// (fault F12). Lives on the loop.
 #pragma once
 
 #include <sys/resource.h>
@@ -22,6 +23,7 @@
 #include "cache/task_group.h"
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
+#include "proxy/front.h"
 
 namespace staithe::proxy {
 
@@ -66,8 +68,10 @@ class Server {
     std::uint64_t ended_slow = 0;  // the client did not take its answer
   };
 
-  // `handler` and `disk` outlive the server.
-  Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk);
+  // `handler`, `disk` and `front`, which is this server's alone, outlive it. With `front`
+  // connections are there for as long as it can answer them.
+  Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
+         Front* front = nullptr);
   // stop() comes first.
   ~Server();
 
@@ -88,7 +92,7 @@ class Server {
   // Ends what is left, waits until it is gone.
   asio::awaitable<void> stop();
 
-  std::size_t connections() const { return connections_.size(); }
+  std::size_t connections() const { return connections_.size() + visitors_.size(); }
   Figures figures() const;
 
  private:
@@ -115,6 +119,10 @@ class Server {
   void note_refusal(Reason reason, Peer user);
   void keep_spares();
   void count_descriptors();
+  // Here, or at the front; whoever has it owns the descriptor.
+  std::list<Connection>::iterator enter(Socket socket, Peer user);
+  void visit_front(int fd, Peer user, std::chrono::milliseconds patience);
+  void come_back(Visitor& visitor, Front::Back why, std::string bytes, SteadyTime deadline);
   asio::awaitable<void> serve(std::list<Connection>::iterator connection);
   asio::awaitable<void> sweep();
 
@@ -122,9 +130,12 @@ class Server {
   Limits limits_;
   Handler& handler_;
   asio::thread_pool& disk_;
+  Front* const front_;
   std::list<Listener> listeners_;
   Crowd crowd_;
   std::list<Connection> connections_;
+  std::list<Visitor> visitors_;
+  bool draining_ = false;
   std::list<Refused> refused_;
   std::vector<int> spares_;
   // Since descriptors ran short: how many connections there is room for.

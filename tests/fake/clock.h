@@ -11,6 +11,7 @@
 // `io` is run here with poll(), so a test never blocks; nothing else should run it meanwhile.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/cancellation_type.hpp>
@@ -117,11 +118,14 @@ class PassingClock final : public Clock {
  public:
   explicit PassingClock(int speed = 1) : speed_(speed) {}
   void pass(std::chrono::nanoseconds duration) {
-    ahead_ += duration;
+    ahead_ += duration.count();
     for (asio::steady_timer* timer : sleepers_) timer->cancel();
   }
 
-  Instant now() const override { return start_ + (BootClock::now() - start_) * speed_ + ahead_; }
+  // Of any thread.
+  Instant now() const override {
+    return start_ + (BootClock::now() - start_) * speed_ + std::chrono::nanoseconds(ahead_);
+  }
   WallTime wall() const override {
     return std::chrono::system_clock::now() + (now() - BootClock::now());
   }
@@ -145,7 +149,7 @@ class PassingClock final : public Clock {
  private:
   int speed_;
   Instant start_ = BootClock::now();
-  std::chrono::nanoseconds ahead_{0};
+  std::atomic<std::chrono::nanoseconds::rep> ahead_ = 0;
   std::set<asio::steady_timer*> sleepers_;
 };
 

@@ -22,6 +22,7 @@
 #include <string>
 
 #include "cache/store.h"
+#include "proxy/front.h"
 #include "proxy/proxy.h"
 #include "proxy/server.h"
 #include "tests/fake/clock.h"
@@ -85,8 +86,9 @@ class House {
                           const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
         proxy(io.get_executor(), registries, store, fills, tasks_, clock),
+        front_(io.get_executor(), proxy.answers(), proxy.admission(), clock, 2),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
-                store.disk_pool()) {
+                store.disk_pool(), &front_) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
     run(store.open());
     server_.listen(*proxy::ListenAddress::parse("127.0.0.1:0"), 0);
@@ -165,6 +167,7 @@ class House {
     answer.complete = !length.empty() && std::to_string(answer.body.size()) == length;
     co_return answer;
   }
+  proxy::Server& server() { return server_; }
   asio::ip::tcp::endpoint endpoint() const { return endpoint_of(server_.addresses().front()); }
   static asio::ip::tcp::endpoint endpoint_of(const std::string& address) {
     return {asio::ip::make_address("127.0.0.1"),
@@ -269,6 +272,7 @@ class House {
   proxy::Proxy proxy;
 
  private:
+  proxy::Front front_;
   proxy::Server server_;
 };
 

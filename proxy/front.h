@@ -1,0 +1,138 @@
+// Threads that answer from memory, so that hits of small objects scale with the cores.
+//
+// The main loop accepts a connection and puts it here. A thread reads its requests and answers
+// those that are plain (proxy/plain_request.h) and whose answer is at hand (proxy/answers.h): one
+// recv() and one send() each, pipelined ones together. With the first request that is anything else
+// the connection goes back to the main loop, with all that was read of it and not answered; that
+// loop sends it here again when its requests are plain ones (Connection::may_go_to_front()).
+//
+// Not on Asio: with an own epoll instance nothing is read twice to find the socket empty, and a
+// connection that waits holds no buffer and no coroutine.
+//
+// Shared between threads: Answers and Admission (see there), a mailbox per thread (under its
+// mutex), and of a Visitor the members said to be so. The main loop owns every Visitor and its
+// descriptor, from take() until it has been told that the connection is back; so it may shutdown()
+// the descriptor at any time, and closes it when nobody else uses it.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/intrusive/list.hpp>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "proxy/admission.h"
+#include "proxy/answers.h"
+#include "proxy/connection.h"
+#include "proxy/crowd.h"
+#include "proxy/pace.h"
+
+namespace staithe::proxy {
+
+// A connection that is here. Made and destroyed on the main loop.
+class Visitor : public Crowd::Guest {
+ public:
+  // Until when its first, or next, request has to come.
+  Visitor(int descriptor, Peer owner, SteadyTime next_request_by)
+      : fd(descriptor), user(owner), deadline_(next_request_by) {}
+
+  // Main loop's.
+  const int fd;
+  const Peer user;
+  std::list<Visitor>::iterator place;
+  void give_way() override { shut_down(); }
+  void shut_down() const;
+  // Tells the crowd what it did since this was called last; false if that is nothing.
+  bool look();
+
+ private:
+  friend class Front;
+
+  // What it was given and has not taken.
+  struct Piece {
+    AnswerPtr answer;
+    std::string own_head;   // of an answer with an age; else empty
+    std::size_t begin = 0;  // of answer->text
+    std::size_t end = 0;
+    std::size_t size() const { return own_head.size() + end - begin; }
+  };
+  struct Backlog {
+    Backlog(std::chrono::milliseconds window, std::int64_t least_bytes)
+        : pace(window, least_bytes) {}
+    std::vector<Piece> pieces;
+    std::size_t sent = 0;  // of the first
+    std::int64_t written_bytes = 0;
+    Pace pace;
+  };
+
+  // Written by its thread, read by the main loop.
+  std::atomic<std::uint32_t> batches_ = 0;
+  std::atomic<bool> busy_ = false;
+  std::uint32_t batches_seen_ = 0;  // both the main loop's
+  bool busy_seen_ = false;
+
+  // Its thread's.
+  using Hook = boost::intrusive::list_member_hook<>;
+  Hook here_;
+  std::string unread_;  // received and not answered: the beginning of a request, mostly nothing
+  std::unique_ptr<Backlog> backlog_;
+  SteadyTime deadline_;
+  bool in_head_ = false;
+  bool goes_ = false;  // back, when it has taken what it was given
+  bool ends_ = false;  // likewise, for good
+};
+
+class Front {
+ public:
+  // Why a connection is back.
+  enum class Back {
+    request,  // one that is not for here; the connection goes on
+    left,     // the client closed it, or it was shut down
+    // It did not keep its deadline.
+    idle,
+    head,
+    slow,
+  };
+  // On the main loop. `bytes`: received and not answered; until `deadline` the head has to be
+  // whole.
+  using OnBack =
+      std::function<void(Visitor& visitor, Back why, std::string bytes, SteadyTime deadline)>;
+
+  // All outlive it. `count` threads, which inherit the signal mask.
+  Front(asio::any_io_executor main_loop, const Answers& answers, const Admission& admission,
+        const Clock& clock, std::size_t count);
+  // Every visitor is back.
+  ~Front();
+  Front(const Front&) = delete;
+  Front& operator=(const Front&) = delete;
+
+  // Comes first, and once.
+  void serve(ConnectionLimits limits, OnBack on_back);
+  // False while nobody can be answered here.
+  bool open() const;
+  // Main loop's. It stays until `on_back` is told.
+  void take(Visitor& visitor);
+  // All come back: at once, or when they have taken their answer.
+  void drain();
+
+ private:
+  class Loop;
+
+  const asio::any_io_executor main_loop_;
+  const Answers& answers_;
+  const Admission& admission_;
+  const Clock& clock_;
+  ConnectionLimits limits_;
+  OnBack on_back_;
+  bool draining_ = false;  // the main loop's
+  std::vector<std::unique_ptr<Loop>> loops_;
+  std::size_t next_ = 0;
+};
+
+}  // namespace staithe::proxy

@@ -1,0 +1,121 @@
+#include "proxy/plain_request.h"
+
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+
+#include "proxy/http.h"
+
+namespace staithe::proxy {
+
+namespace {
+
+using namespace std::string_view_literals;
+
+// What a character may stand in.
+constexpr unsigned char in_target = 1;
+constexpr unsigned char in_name = 2;
+constexpr unsigned char in_value = 4;
+
+constexpr std::array<unsigned char, 256> places = [] {
+  std::array<unsigned char, 256> table{};
+  for (unsigned c = 0x21; c < 0x7f; ++c) table[c] = in_target | in_value;
+  table[' '] = in_value;
+  for (const char c : "!#$%&'*+-.^_`|~"sv) table[static_cast<unsigned char>(c)] |= in_name;
+  for (unsigned c = '0'; c <= '9'; ++c) table[c] |= in_name;
+  for (unsigned c = 'a'; c <= 'z'; ++c) table[c] |= in_name;
+  for (unsigned c = 'A'; c <= 'Z'; ++c) table[c] |= in_name;
+  return table;
+}();
+
+// How many characters from the first on may stand there.
+std::size_t run_of(std::string_view text, unsigned char place) {
+  std::size_t n = 0;
+  while (n < text.size() && places[static_cast<unsigned char>(text[n])] & place) ++n;
+  return n;
+}
+
+bool starts_alike(std::string_view text, std::string_view beginning) {
+  return text.size() >= beginning.size() && iequals(text.substr(0, beginning.size()), beginning);
+}
+
+// Of a request that somebody has to think about.
+bool needs_thought(std::string_view name, std::string_view value) {
+  switch (name.front() | 0x20) {
+    case 'c':
+      return iequals(name, "Content-Length") ||
+             (iequals(name, "Connection") && !iequals(value, "keep-alive"));
+    case 'e':
+      return iequals(name, "Expect");
+    case 'i':
+      return starts_alike(name, "If-");
+    case 'o':
+      return iequals(name, "Origin");
+    case 'p':
+      return starts_alike(name, "Proxy-");
+    case 'r':
+      return iequals(name, "Range");
+    case 's':
+      return starts_alike(name, "Sec-");
+    case 't':
+      return iequals(name, "Transfer-Encoding") || iequals(name, "TE") || iequals(name, "Trailer");
+    case 'u':
+      return iequals(name, "Upgrade");
+    default:
+      return false;
+  }
+}
+
+// The rest of a line that has to be `wanted`, whatever of it is there.
+Plain expect(std::string_view& rest, std::string_view wanted) {
+  const std::size_t n = std::min(rest.size(), wanted.size());
+  if (rest.substr(0, n) != wanted.substr(0, n)) return Plain::no;
+  rest.remove_prefix(n);
+  return n == wanted.size() ? Plain::yes : Plain::begun;
+}
+
+Plain parse(std::string_view bytes, PlainRequest& request) {
+  std::string_view rest = bytes;
+  request.head = rest.starts_with('H');
+  if (const Plain method = expect(rest, request.head ? "HEAD /" : "GET /"); method != Plain::yes)
+    return method;
+  const std::size_t path_size = run_of(rest, in_target);
+  request.target = {rest.data() - 1, path_size + 1};
+  rest.remove_prefix(path_size);
+  if (const Plain version = expect(rest, " HTTP/1.1\r\n"); version != Plain::yes) return version;
+  request.host = {};
+  for (;;) {
+    if (rest.empty()) return Plain::begun;
+    if (rest.front() == '\r') {
+      if (const Plain end = expect(rest, "\r\n"); end != Plain::yes) return end;
+      if (request.host.empty()) return Plain::no;
+      request.size = bytes.size() - rest.size();
+      return Plain::yes;
+    }
+    const std::string_view name = rest.substr(0, run_of(rest, in_name));
+    rest.remove_prefix(name.size());
+    if (rest.empty()) return Plain::begun;
+    if (name.empty() || rest.front() != ':') return Plain::no;
+    rest.remove_prefix(1);
+    std::string_view value = rest.substr(0, run_of(rest, in_value));
+    rest.remove_prefix(value.size());
+    if (const Plain line = expect(rest, "\r\n"); line != Plain::yes) return line;
+    while (value.starts_with(' ')) value.remove_prefix(1);
+    while (value.ends_with(' ')) value.remove_suffix(1);
+    if (iequals(name, "Host")) {
+      if (!request.host.empty() || value.empty()) return Plain::no;
+      request.host = value;
+    } else if (needs_thought(name, value)) {
+      return Plain::no;
+    }
+  }
+}
+
+}  // namespace
+
+Plain parse_plain(std::string_view bytes, PlainRequest& request) {
+  const Plain verdict = parse(bytes.substr(0, most_plain_bytes), request);
+  return verdict == Plain::begun && bytes.size() >= most_plain_bytes ? Plain::no : verdict;
+}
+
+}  // namespace staithe::proxy
