@@ -266,18 +266,8 @@ void count_calls(const Step& step, Peer& peer, const Scratch& scratch, Report& r
               names.substr(names.empty() ? 0 : 1));
 }
 
-std::map<std::string, std::filesystem::path> others_of(const Options& options) {
-  std::map<std::string, std::filesystem::path> others;
-  for (const std::string& text : options.also) {
-    const std::size_t equals = text.find('=');
-    if (equals == std::string::npos) throw Failure(Errc::config, "--also takes NAME=FILE");
-    others.emplace(text.substr(0, equals), std::filesystem::absolute(text.substr(equals + 1)));
-  }
-  return others;
-}
-
 void compare(const Options& options) {
-  const Programs programs = find_programs(others_of(options));
+  const Programs programs = find_programs(others_of(options.also));
   programs.must_exist();
   const auto say = [](const std::string& what) { std::fprintf(stderr, "%s\n", what.c_str()); };
 
@@ -342,12 +332,7 @@ void compare(const Options& options) {
   }
   report.note("load after", load_average());
   report.note("other programs", quiet.told());
-  std::printf("%s", report.table().c_str());
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << report.json() << '\n';
-    if (!file.flush()) throw Failure(Errc::storage_failed, "cannot write " + options.json);
-  }
+  report.print(options.json);
 }
 
 int main(int argc, char** argv) {

@@ -99,6 +99,16 @@ void Programs::must_exist() const {
   check(nginx, "apt-get install nginx-light");
 }
 
+std::map<std::string, fs::path> others_of(const std::vector<std::string>& texts) {
+  std::map<std::string, fs::path> others;
+  for (const std::string& text : texts) {
+    const std::size_t equals = text.find('=');
+    if (equals == std::string::npos) throw Failure(Errc::config, "--also takes NAME=FILE");
+    others.emplace(text.substr(0, equals), fs::absolute(text.substr(equals + 1)));
+  }
+  return others;
+}
+
 Programs find_programs(const std::map<std::string, fs::path>& others) {
   const auto here = fs::canonical("/proc/self/exe").parent_path();
   const char* directory = std::getenv("STAITHE_BIN_DIR");

@@ -41,10 +41,10 @@ class Peer {
 
   // Pulls every object until it comes from the cache, and compares its digest.
   void warm(const Image& image);
-
- private:
+  // The same for one object.
   void fetch_checked(const Object& object);
 
+ private:
   std::string name_;
   std::uint16_t port_;
   std::string hit_field_;
@@ -65,6 +65,9 @@ struct Programs {
   // Throws Failure with what to install.
   void must_exist() const;
 };
+
+// Of "NAME=FILE", as --also takes them. Throws Failure.
+std::map<std::string, std::filesystem::path> others_of(const std::vector<std::string>& texts);
 
 // Staithe's from STAITHE_BIN_DIR, or else beside this program's directory.
 Programs find_programs(const std::map<std::string, std::filesystem::path>& others);
