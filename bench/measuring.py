@@ -68,7 +68,7 @@ class Report:
         self.note("kernel", f"{platform.system()} {platform.release()}")
 
     def table(self) -> str:
-        """Markdown: medians, and half the distance between the extremes if it is above a percent."""
+        """Markdown: medians, and how far the runs lie apart where that is more than a percent."""
         lines = [["measure", "unit", *self._peers]]
         for row in self._rows:
             cells = [_cell(row.runs.get(peer), row.decimals) for peer in self._peers]

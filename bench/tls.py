@@ -108,7 +108,8 @@ class Bench:
         subprocess.run(
             ["openssl", "s_client", "-quiet", "-verify_quiet", "-verify_return_error", "-connect",
              f"127.0.0.1:{end.port}", "-CAfile", end.certificate],
-            input=request.encode(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+            input=request.encode(), check=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         took = watch.took()
         return end.size, took.seconds, took.cpu_seconds
