@@ -63,7 +63,7 @@ def command_of(name: str) -> list[str] | None:
     return [str(program)] if program else None
 
 
-def run_one(name: str, options: list[str], quick: bool, results: Path) -> bool:
+def run_one(name: str, options: list[str], quick: bool, results: Path, plots: Path) -> bool:
     command = command_of(name)
     if not command:
         say(f"{name}: not built")
@@ -76,6 +76,8 @@ def run_one(name: str, options: list[str], quick: bool, results: Path) -> bool:
         command += ["--quick", *QUICK.get(name, [])]
     else:
         command += options
+        if "--svg" in known:
+            command += ["--svg", str(plots / f"{name}.svg")]
     figures = results / f"{name}.json"
     figures.unlink(missing_ok=True)
     if "--json" in known:
@@ -113,17 +115,18 @@ def main() -> None:
         raise SystemExit(f"there is no benchmark called {', '.join(sorted(unknown))}")
     results = options.made or options.results
     results.mkdir(parents=True, exist_ok=True)
+    plots = options.plots or results
     right = True
     if not options.made:
         for name, _, more in available():
             if name in only:
-                right = run_one(name, more, options.quick, results) and right
+                right = run_one(name, more, options.quick, results, plots) and right
     if not options.quick:
         figures = figures_of(results)
         table = summary_table(figures)
         (results / "table.md").write_text(table + "\n", encoding="utf-8")
         print(f"\nThe table\n\n{table}")
-        write_bars(figures, options.plots or results)
+        write_bars(figures, plots)
     sys.exit(0 if right else 1)
 
 
