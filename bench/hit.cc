@@ -2,23 +2,18 @@
 //
 // Large blobs, manifests by digest and by tag, small blobs; rates, latencies, CPU time, memory and
 // system calls. README.md says what the columns are and holds the figures of one machine.
-#include <sys/utsname.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <boost/json.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "bench/load.h"
+#include "bench/machine.h"
+#include "bench/network.h"
 #include "bench/peers.h"
 #include "bench/process.h"
 #include "bench/report.h"
 #include "bench/statistics.h"
-#include "cache/disk.h"
 #include "cache/error.h"
 
 namespace staithe::bench {
@@ -47,6 +42,8 @@ struct Options {
   std::vector<std::string> peers;
   std::vector<std::string> also;
   std::string directory;
+  std::string congestion = "reno";
+  std::string network;  // what became of that
 };
 
 // One row of the question: what is asked, by how many at once, and which figures count.
@@ -269,53 +266,8 @@ void count_calls(const Step& step, Peer& peer, const Scratch& scratch, Report& r
               names.substr(names.empty() ? 0 : 1));
 }
 
-std::string first_line(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-void note_machine(const Programs& programs, const Options& options, Report& report) {
-  utsname kernel{};
-  ::uname(&kernel);
-  report.note("cores", std::to_string(std::thread::hardware_concurrency()));
-  report.note("cpu", output_of("sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1"));
-  report.note("kernel", std::string(kernel.sysname) + " " + kernel.release);
-  report.note("congestion control", first_line("/proc/sys/net/ipv4/tcp_congestion_control"));
-  report.note("staithed", output_of("'" + programs.staithed.parent_path().string() +
-                                    "/staithe' version 2>/dev/null | head -n 1"));
-  report.note("docker-registry", output_of("'" + programs.registry.string() + "' --version"));
-  report.note("nginx", output_of("'" + programs.nginx.string() + "' -v 2>&1"));
-  report.note("runs", std::to_string(options.runs));
-  report.note("window", std::to_string(options.window_milliseconds) + " ms");
-}
-
-Programs find_programs(const Options& options) {
-  const auto here = std::filesystem::canonical("/proc/self/exe").parent_path();
-  const char* directory = std::getenv("STAITHE_BIN_DIR");
-  std::map<std::string, std::filesystem::path> others;
-  for (const std::string& text : options.also) {
-    const std::size_t equals = text.find('=');
-    if (equals == std::string::npos) throw Failure(Errc::config, "--also takes NAME=FILE");
-    others.emplace(text.substr(0, equals), std::filesystem::absolute(text.substr(equals + 1)));
-  }
-  return {
-      .staithed = (directory ? std::filesystem::path(directory) : here.parent_path()) / "staithed",
-      .bare = here / "bench_bare",
-      .registry = find_program("docker-registry"),
-      .nginx = find_program("nginx"),
-      .others = std::move(others)};
-}
-
-// What was just written must not be on its way to the disk while it is measured.
-void settle(const std::filesystem::path& directory) {
-  const cache::File file(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  ::syncfs(file.fd());
-}
-
 void compare(const Options& options) {
-  const Programs programs = find_programs(options);
+  const Programs programs = find_programs(others_of(options.also));
   programs.must_exist();
   const auto say = [](const std::string& what) { std::fprintf(stderr, "%s\n", what.c_str()); };
 
@@ -326,13 +278,16 @@ void compare(const Options& options) {
 
   say("starting the servers");
   const std::uint16_t origin_port = free_port();
-  const auto origin = start_origin(programs, root, scratch.path(), origin_port);
+  const auto origin = start_origin(programs, root, scratch.path(), origin_port, false);
   const auto peers = start_peers(programs, image, scratch.path(), origin_port, options.peers);
   std::vector<std::string> names;
   for (const auto& peer : peers) names.push_back(peer->name());
   Report report(names);
-  note_machine(programs, options, report);
-  report.note("load before", first_line("/proc/loadavg"));
+  note_machine(programs, report);
+  report.note("network", options.network);
+  report.note("runs", std::to_string(options.runs));
+  report.note("window", std::to_string(options.window_milliseconds) + " ms");
+  report.note("load before", load_average());
 
   std::this_thread::sleep_for(idle_pause);
   for (const auto& peer : peers) {
@@ -375,20 +330,14 @@ void compare(const Options& options) {
       }
     }
   }
-  report.note("load after", first_line("/proc/loadavg"));
+  report.note("load after", load_average());
   report.note("other programs", quiet.told());
-  std::printf("%s", report.table().c_str());
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << report.json() << '\n';
-    if (!file.flush()) throw Failure(Errc::storage_failed, "cannot write " + options.json);
-  }
+  report.print(options.json);
 }
 
 int main(int argc, char** argv) {
   Options options;
-  const char* temporary = std::getenv("TMPDIR");
-  options.directory = temporary ? temporary : "/tmp";
+  options.directory = beside_this_program();
   CLI::App app("How fast is a hit, beside other caches and beside the limit of the machine?");
   app.add_flag("--quick", options.quick, "a small blob and counts only: does all answer right?");
   app.add_option("--runs", options.runs, "runs of each row and server")->check(CLI::Range(1, 100));
@@ -399,13 +348,18 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 86'400));
   app.add_option("--json", options.json, "write every figure to this file");
   app.add_option("--filter", options.filter, "only rows whose name contains this");
-  app.add_option("--peers", options.peers, "only these: staithe nginx registry bare bare-memory")
+  app.add_option("--peers", options.peers,
+                 "only these: staithe nginx varnish registry bare bare-memory")
       ->delimiter(',');
   app.add_option("--also", options.also, "NAME=FILE: another build of staithed beside this one");
-  app.add_option("--directory", options.directory, "where 4 GiB may be written (default $TMPDIR)");
+  app.add_option("--directory", options.directory,
+                 "where 4 GiB may be written (default: the build's)");
+  app.add_option("--congestion", options.congestion,
+                 "TCP's congestion control, for all of them alike; host: as the machine has it");
   CLI11_PARSE(app, argc, argv);
   take_signals();
   try {
+    options.network = own_loopback(options.congestion);
     compare(options);
     return 0;
   } catch (const std::exception& e) {

@@ -114,4 +114,13 @@ Image make_image(const std::filesystem::path& root, std::uint64_t large_bytes) {
   return {.large = large, .small = std::move(small), .manifest = manifest, .tag = std::move(tag)};
 }
 
+std::vector<Object> make_blobs(const std::filesystem::path& root,
+                               const std::vector<std::uint64_t>& sizes) {
+  const Storage storage(root);
+  SeededRandom random(2);
+  std::vector<Object> blobs;
+  for (const std::uint64_t size : sizes) blobs.push_back(storage.add_blob(size, random));
+  return blobs;
+}
+
 }  // namespace staithe::bench

@@ -37,4 +37,8 @@ struct Image {
 // 1 GiB would tell nothing here.
 Image make_image(const std::filesystem::path& root, std::uint64_t large_bytes);
 
+// Blobs of these sizes in the same repository, without a manifest that names them.
+std::vector<Object> make_blobs(const std::filesystem::path& root,
+                               const std::vector<std::uint64_t>& sizes);
+
 }  // namespace staithe::bench

@@ -1,19 +1,16 @@
 #include "bench/load.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <memory>
 #include <span>
 #include <string_view>
 
+#include "bench/http_text.h"
 #include "bench/process.h"
 #include "cache/disk.h"
 #include "cache/error.h"
@@ -31,44 +28,10 @@ constexpr auto patience = std::chrono::seconds(60);
 
 [[noreturn]] void wrong(const std::string& what) { throw Failure(Errc::upstream_nonsense, what); }
 
-cache::File connect_to(std::uint16_t port) {
-  cache::File socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    wrong("cannot connect to port " + std::to_string(port) + ": " + describe_errno(errno));
-  const int on = 1;
-  ::setsockopt(socket.fd(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  return socket;
-}
-
 std::string text_of(const Request& request, std::uint16_t port) {
   return request.method + " " + request.target +
          " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(port) +
          "\r\nUser-Agent: staithe-bench\r\nAccept: " + request.accept + "\r\n\r\n";
-}
-
-bool starts_with_field(std::string_view line, std::string_view name) {
-  if (line.size() <= name.size() || line[name.size()] != ':') return false;
-  for (std::size_t i = 0; i < name.size(); ++i) {
-    if ((line[i] | 0x20) != (name[i] | 0x20)) return false;
-  }
-  return true;
-}
-
-std::string_view value_of(std::string_view head, std::string_view name) {
-  for (std::size_t at = head.find("\r\n"); at != std::string_view::npos;) {
-    const std::size_t begin = at + 2;
-    at = head.find("\r\n", begin);
-    std::string_view line = head.substr(begin, at - begin);
-    if (!starts_with_field(line, name)) continue;
-    line.remove_prefix(name.size() + 1);
-    while (line.starts_with(' ')) line.remove_prefix(1);
-    return line;
-  }
-  return {};
 }
 
 // How long a body follows this head. Throws if it is not the answer that was asked for.
@@ -78,14 +41,10 @@ std::uint64_t body_after(std::string_view head, const Request& request) {
           std::string(head));
   };
   if (!head.starts_with("HTTP/1.1 200 ")) complain("another status than 200");
-  const std::string_view length = value_of(head, "Content-Length");
-  std::uint64_t size_bytes = 0;
-  const auto [end, error] =
-      std::from_chars(length.data(), length.data() + length.size(), size_bytes);
-  if (length.empty() || error != std::errc() || end != length.data() + length.size() ||
-      size_bytes != request.size_bytes)
+  const auto size_bytes = length_in(head);
+  if (size_bytes != request.size_bytes)
     complain("another length than " + std::to_string(request.size_bytes));
-  return request.method == "HEAD" ? 0 : size_bytes;
+  return request.method == "HEAD" ? 0 : request.size_bytes;
 }
 
 // One connection, at most one request on its way.

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
+#include <cstdlib>
 #include <sstream>
 #include <thread>
 
+#include "bench/configs.h"
 #include "cache/error.h"
 
 namespace staithe::bench {
@@ -16,66 +17,7 @@ using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
 constexpr auto warm_patience = 60s;
-
-fs::path write_text(const fs::path& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text;
-  if (!file.flush()) throw Failure(Errc::storage_failed, "cannot write " + path.string());
-  return path;
-}
-
-std::string url(std::uint16_t port) { return "http://127.0.0.1:" + std::to_string(port); }
-
-std::string registry_config(const fs::path& root, std::uint16_t port, const std::string& remote) {
-  std::ostringstream text;
-  text << "version: 0.1\n"
-       << "log: {level: error, accesslog: {disabled: true}}\n"
-       << "storage:\n"
-       << "  cache: {blobdescriptor: inmemory}\n"
-       << "  filesystem: {rootdirectory: " << root.string() << "}\n"
-       << "http: {addr: '127.0.0.1:" << port << "'}\n";
-  if (!remote.empty()) text << "proxy: {remoteurl: '" << remote << "'}\n";
-  return text.str();
-}
-
-// Each directive beside the defaults: reuseport spreads few connections over the workers,
-// keepalive_requests lets connections live as long as the others' do.
-std::string nginx_config(const fs::path& directory, std::uint16_t port, std::uint16_t origin_port) {
-  std::ostringstream text;
-  text << "daemon off;\nuser root;\nworker_processes 2;\n"
-       << "pid " << (directory / "nginx.pid").string() << ";\n"
-       << "error_log stderr error;\n"
-       << "events { worker_connections 4096; }\n"
-       << "http {\n"
-       << "  access_log off;\n  sendfile on;\n  tcp_nopush on;\n  tcp_nodelay on;\n"
-       << "  keepalive_requests 1000000000;\n"
-       << "  open_file_cache max=10000 inactive=1h;\n  open_file_cache_valid 1h;\n";
-  for (const char* kind : {"client_body", "fastcgi", "uwsgi", "scgi", "proxy"})
-    text << "  " << kind << "_temp_path " << (directory / kind).string() << ";\n";
-  text << "  proxy_cache_path " << (directory / "cache").string()
-       << " levels=1:2 keys_zone=bench:10m inactive=1d max_size=100g use_temp_path=off;\n"
-       << "  server {\n"
-       << "    listen 127.0.0.1:" << port << " reuseport;\n"
-       << "    location / {\n"
-       << "      proxy_pass " << url(origin_port) << ";\n"
-       << "      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n"
-       << "      proxy_cache bench;\n      proxy_cache_valid 200 1h;\n      proxy_cache_lock on;\n"
-       << "      add_header X-Cache $upstream_cache_status;\n"
-       << "    }\n  }\n}\n";
-  return text.str();
-}
-
-std::string staithe_config(const fs::path& directory, std::uint16_t port,
-                           std::uint16_t origin_port) {
-  std::ostringstream text;
-  text << "[listen]\nregistry = [\"127.0.0.1:" << port << "\"]\n"
-       << "control = \"" << (directory / "control.sock").string() << "\"\n"
-       << "[cache]\ndirectory = \"" << (directory / "cache").string() << "\"\n"
-       << "[freshness]\ntag_ttl = \"1h\"\n"
-       << "[[registry]]\nname = \"bench.local\"\nupstream = [\"" << url(origin_port) << "\"]\n"
-       << "default = true\n";
-  return text.str();
-}
+constexpr const char* varnish_storage = "4G";  // Twice what is ever in it.
 
 // What bench_bare serves: target, file, media type and digest of each object.
 std::string bare_list(const Image& image) {
@@ -157,73 +99,114 @@ void Programs::must_exist() const {
   check(nginx, "apt-get install nginx-light");
 }
 
+std::map<std::string, fs::path> others_of(const std::vector<std::string>& texts) {
+  std::map<std::string, fs::path> others;
+  for (const std::string& text : texts) {
+    const std::size_t equals = text.find('=');
+    if (equals == std::string::npos) throw Failure(Errc::config, "--also takes NAME=FILE");
+    others.emplace(text.substr(0, equals), fs::absolute(text.substr(equals + 1)));
+  }
+  return others;
+}
+
+Programs find_programs(const std::map<std::string, fs::path>& others) {
+  const auto here = fs::canonical("/proc/self/exe").parent_path();
+  const char* directory = std::getenv("STAITHE_BIN_DIR");
+  return {.staithed = (directory ? fs::path(directory) : here.parent_path()) / "staithed",
+          .bare = here / "bench_bare",
+          .relay = here / "bench_relay",
+          .registry = find_program("docker-registry"),
+          .nginx = find_program("nginx"),
+          .varnish = find_program("varnishd"),
+          .others = others};
+}
+
 std::unique_ptr<Process> start_origin(const Programs& programs, const fs::path& root,
-                                      const fs::path& scratch, std::uint16_t port) {
-  const auto config = write_text(scratch / "origin.yml", registry_config(root, port, ""));
+                                      const fs::path& scratch, std::uint16_t port,
+                                      bool access_log) {
+  const auto config =
+      write_text(scratch / "origin.yml", registry_config(root, port, "", access_log));
   auto origin = std::make_unique<Process>(
       std::vector<std::string>{programs.registry, "serve", config}, scratch / "origin.log");
   origin->wait_for_port(port);
   return origin;
 }
 
+std::vector<std::string> caches(const Programs& programs) {
+  std::vector<std::string> names = {"staithe"};
+  for (const auto& [name, program] : programs.others) names.push_back(name);
+  names.emplace_back("nginx");
+  if (!programs.varnish.empty()) names.emplace_back("varnish");
+  names.emplace_back("registry");
+  return names;
+}
+
+std::unique_ptr<Peer> start_cache(const Programs& programs, const std::string& name,
+                                  const fs::path& scratch, std::uint16_t upstream_port) {
+  const auto directory = scratch / name;
+  fs::create_directory(directory);
+  const std::uint16_t port = free_port();
+  const auto started = [&](std::vector<std::string> command, std::string hit_field) {
+    return std::make_unique<Peer>(name, std::move(command), directory, port, std::move(hit_field));
+  };
+  if (name == "nginx" || name == "nginx-slice") {
+    const auto config =
+        write_text(directory / "nginx.conf",
+                   nginx_config(directory, port, upstream_port, name == "nginx-slice"));
+    return started({programs.nginx, "-p", directory, "-e", "stderr", "-c", config},
+                   "X-Cache: HIT\r\n");
+  }
+  if (name == "varnish") {
+    const auto vcl = write_text(directory / "bench.vcl", varnish_vcl(upstream_port));
+    // Without its jail, whose user could not read this directory; without its command line's port.
+    return started({programs.varnish, "-F", "-j", "none", "-n", directory / "n", "-f", vcl, "-a",
+                    "127.0.0.1:" + std::to_string(port), "-T", "none", "-s",
+                    std::string("malloc,") + varnish_storage},
+                   "X-Cache: HIT\r\n");
+  }
+  if (name == "registry") {
+    const auto config =
+        write_text(directory / "config.yml",
+                   registry_config(directory / "data", port, loopback_url(upstream_port), false));
+    return started({programs.registry, "serve", config}, "");
+  }
+  const auto other = programs.others.find(name);
+  if (name != "staithe" && other == programs.others.end())
+    throw Failure(Errc::config, "there is no peer called " + name);
+  const auto config =
+      write_text(directory / "staithe.toml", staithe_config(directory, port, upstream_port));
+  return started({name == "staithe" ? programs.staithed : other->second, "--config", config},
+                 "Cache-Status: staithe; hit\r\n");
+}
+
 std::vector<std::unique_ptr<Peer>> start_peers(const Programs& programs, const Image& image,
                                                const fs::path& scratch, std::uint16_t origin_port,
                                                const std::vector<std::string>& wanted) {
   std::vector<std::unique_ptr<Peer>> peers;
-  const auto start = [&](const std::string& name, auto command_of, std::string hit_field) -> Peer* {
-    if (!wanted.empty() && std::ranges::find(wanted, name) == wanted.end()) return nullptr;
+  const auto is_wanted = [&](const std::string& name) {
+    return wanted.empty() || std::ranges::find(wanted, name) != wanted.end();
+  };
+  for (const std::string& name : caches(programs)) {
+    if (!is_wanted(name)) continue;
+    auto& peer = peers.emplace_back(start_cache(programs, name, scratch, origin_port));
+    if (name == "registry")
+      peer->expect_files(files_of_registry(scratch / "registry" / "data", image));
+  }
+  const auto bare = [&](const std::string& name, std::vector<std::string> more) {
+    if (!is_wanted(name)) return;
     const auto directory = scratch / name;
     fs::create_directory(directory);
     const std::uint16_t port = free_port();
-    std::vector<std::string> command = command_of(directory, port);
-    return peers
-        .emplace_back(
-            std::make_unique<Peer>(name, std::move(command), directory, port, std::move(hit_field)))
-        .get();
+    std::vector<std::string> command = {programs.bare, std::to_string(port),
+                                        write_text(directory / "objects", bare_list(image))};
+    command.insert(command.end(), more.begin(), more.end());
+    peers.emplace_back(std::make_unique<Peer>(name, std::move(command), directory, port, ""));
   };
-  using Command = std::vector<std::string>;
-
-  const auto staithe = [&](const fs::path& program) {
-    return [&, program](const fs::path& directory, std::uint16_t port) -> Command {
-      const auto config =
-          write_text(directory / "staithe.toml", staithe_config(directory, port, origin_port));
-      return {program, "--config", config};
-    };
-  };
-  const std::string staithe_hit = "Cache-Status: staithe; hit\r\n";
-  start("staithe", staithe(programs.staithed), staithe_hit);
-  for (const auto& [name, program] : programs.others) start(name, staithe(program), staithe_hit);
-  start(
-      "nginx",
-      [&](const fs::path& directory, std::uint16_t port) -> Command {
-        const auto config =
-            write_text(directory / "nginx.conf", nginx_config(directory, port, origin_port));
-        return {programs.nginx, "-p", directory, "-e", "stderr", "-c", config};
-      },
-      "X-Cache: HIT\r\n");
-  Peer* registry = start(
-      "registry",
-      [&](const fs::path& directory, std::uint16_t port) -> Command {
-        const auto config = write_text(directory / "config.yml",
-                                       registry_config(directory / "data", port, url(origin_port)));
-        return {programs.registry, "serve", config};
-      },
-      "");
-  if (registry) registry->expect_files(files_of_registry(scratch / "registry" / "data", image));
-  const auto bare = [&](std::vector<std::string> more) {
-    return [&programs, &image, more = std::move(more)](const fs::path& directory,
-                                                       std::uint16_t port) -> Command {
-      const auto list = write_text(directory / "objects", bare_list(image));
-      Command command = {programs.bare, std::to_string(port), list};
-      command.insert(command.end(), more.begin(), more.end());
-      return command;
-    };
-  };
-  start("bare", bare({}), "");
-  start("bare-memory", bare({"--memory"}), "");
+  bare("bare", {});
+  bare("bare-memory", {"--memory"});
   for (const std::string& name : wanted) {
     if (std::ranges::none_of(peers, [&](const auto& peer) { return peer->name() == name; }))
-      throw Failure(Errc::config, "there is no peer called " + name);
+      throw Failure(Errc::config, "there is no peer called " + name + ", or it is not installed");
   }
   return peers;
 }

@@ -4,6 +4,8 @@
 // |-------------|--------------------------------------------------------------------------------|
 // | staithe     | build/…/staithed, tags trusted for an hour                                     |
 // | nginx       | proxy_cache with sendfile and open_file_cache, 2 workers, no digest check      |
+// | nginx-slice | the same by slices of 1 MiB; only asked for ranges                            |
+// | varnish     | Varnish with its storage in memory, do_stream; left out where not installed    |
 // | registry    | docker-registry as a pull-through cache (proxy.remoteurl)                      |
 // | (any)       | another build of staithed, to see what a change does (--also)                  |
 // | bare        | the limit: bench_bare, epoll and sendfile, no cache at all                     |
@@ -39,10 +41,10 @@ class Peer {
 
   // Pulls every object until it comes from the cache, and compares its digest.
   void warm(const Image& image);
-
- private:
+  // The same for one object.
   void fetch_checked(const Object& object);
 
+ private:
   std::string name_;
   std::uint16_t port_;
   std::string hit_field_;
@@ -55,15 +57,33 @@ Request request_for(const Object& object, std::string method);
 struct Programs {
   std::filesystem::path staithed;
   std::filesystem::path bare;
+  std::filesystem::path relay;     // bench_relay
   std::filesystem::path registry;  // docker-registry
   std::filesystem::path nginx;
+  std::filesystem::path varnish;                             // empty: measured without it
   std::map<std::string, std::filesystem::path> others = {};  // further builds of staithed, by name
   // Throws Failure with what to install.
   void must_exist() const;
 };
 
+// Of "NAME=FILE", as --also takes them. Throws Failure.
+std::map<std::string, std::filesystem::path> others_of(const std::vector<std::string>& texts);
+
+// Staithe's from STAITHE_BIN_DIR, or else beside this program's directory.
+Programs find_programs(const std::map<std::string, std::filesystem::path>& others);
+
+// A docker-registry over `root`; its log is `scratch`/origin.log.
 std::unique_ptr<Process> start_origin(const Programs& programs, const std::filesystem::path& root,
-                                      const std::filesystem::path& scratch, std::uint16_t port);
+                                      const std::filesystem::path& scratch, std::uint16_t port,
+                                      bool access_log);
+
+// The names of all caches that can be measured here, nginx-slice not among them.
+std::vector<std::string> caches(const Programs& programs);
+
+// Starts a cache of what listens on `upstream_port`, empty, in `scratch`/`name`.
+std::unique_ptr<Peer> start_cache(const Programs& programs, const std::string& name,
+                                  const std::filesystem::path& scratch,
+                                  std::uint16_t upstream_port);
 
 // Starts those of `wanted` (all if it is empty), each with a directory of its own in `scratch`.
 std::vector<std::unique_ptr<Peer>> start_peers(const Programs& programs, const Image& image,

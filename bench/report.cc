@@ -4,8 +4,10 @@
 #include <array>
 #include <boost/json.hpp>
 #include <cstdio>
+#include <fstream>
 
 #include "bench/statistics.h"
+#include "cache/error.h"
 
 namespace staithe::bench {
 
@@ -119,6 +121,14 @@ std::string Report::json() const {
   }
   return boost::json::serialize(
       boost::json::object{{"notes", std::move(notes)}, {"rows", std::move(rows)}});
+}
+
+void Report::print(const std::string& json_file) const {
+  std::printf("%s", table().c_str());
+  if (json_file.empty()) return;
+  std::ofstream file(json_file);
+  file << json() << '\n';
+  if (!file.flush()) throw Failure(Errc::storage_failed, "cannot write " + json_file);
 }
 
 }  // namespace staithe::bench

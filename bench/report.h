@@ -28,6 +28,8 @@ class Report {
   std::string table() const;
   // Everything, each run.
   std::string json() const;
+  // The table on standard output, and all of it into this file, if it has a name.
+  void print(const std::string& json_file) const;
 
  private:
   struct Row {
