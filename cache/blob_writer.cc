@@ -1,7 +1,9 @@
 #include "cache/blob_writer.h"
 
 #include <algorithm>
+#include <boost/asio/this_coro.hpp>
 #include <cassert>
+#include <exception>
 #include <utility>
 
 #include "cache/offload.h"
@@ -36,6 +38,7 @@ class BlobWriter::Hashing {
   ~Hashing() {
     writer_.hashing_ = false;
     writer_.changed_.notify_all();
+    writer_.hash_line();
   }
 
  private:
@@ -52,6 +55,7 @@ BlobWriter::BlobWriter(Store& store, std::shared_ptr<Blob> blob, std::uint64_t n
       on_disk_(on_disk_bytes),
       marks_(std::move(marks)),
       hasher_(blob_->digest().algorithm()),
+      turns_(store.loop_),
       changed_(store.loop_) {
   store_.written_bytes_ += on_disk_;
 }
@@ -114,7 +118,7 @@ asio::awaitable<void> BlobWriter::recover() {
     written_ = blob_->present().bytes();
     if (first) {
       hasher_ = from_start;
-      hashed_ = marked_ = extent.end;
+      hashed_ = marked_ = line_end_ = extent.end;
     }
   }
   store_.catalog_.keep_marks(blob_->digest(), std::move(borne_out));
@@ -153,48 +157,102 @@ asio::awaitable<void> BlobWriter::write(std::uint64_t offset, std::span<const ch
                       std::to_string(*blob_->size_bytes()) + " it announced");
   }
   co_await reserve(extent.end, bytes.size());
-  std::optional<Digest> content;  // Noted now and then, so that a transfer after a kill can go on.
-  if (offset == hashed_ && !hashing_) {
-    const Hashing hashing(*this);
-    const bool marking = marks_at(marked_, extent.end, store_.settings_.mark_every_bytes);
-    co_await store_.writing_or_evicting([&] {
-      store_.disk_.write(blob_->file(), bytes, offset);
-      hasher_.update(bytes);
-      if (marking) content = hasher_.digest();
-    });
-    hashed_ = extent.end;
-    runs_.erase(offset);  // The order has caught up with it.
-    if (content) mark({0, extent.end}, *content);
-  } else {
-    Run run = run_at(offset);
-    const bool marking =
-        marks_at(run.begin, extent.end, store_.settings_.mark_every_bytes / runs_per_mark);
-    co_await store_.writing_or_evicting([&] {
-      store_.disk_.write(blob_->file(), bytes, offset);
-      run.hasher.update(bytes);
-      if (marking) content = run.hasher.digest();
-    });
-    if (content) {
-      mark({run.begin, extent.end}, *content);
-    } else {
-      runs_.emplace(extent.end, std::move(run));
-    }
+  const bool was_throwing = co_await asio::this_coro::throw_if_cancelled();
+  co_await asio::this_coro::throw_if_cancelled(false);
+  std::exception_ptr failed;
+  try {
+    co_await (in_order(offset) ? write_in_order(extent, bytes) : write_ahead(extent, bytes));
+  } catch (...) {
+    failed = std::current_exception();
   }
-  note_written(bytes.size());
-  blob_->add(extent);
-  changed_.notify_all();
+  co_await asio::this_coro::throw_if_cancelled(was_throwing);
+  if (failed) std::rethrow_exception(failed);
 }
 
-void BlobWriter::note_written(std::uint64_t bytes) {
-  written_ += bytes;
-  if (written_ <= on_disk_) return;
-  store_.written_bytes_ += written_ - on_disk_;
-  on_disk_ = written_;
+asio::awaitable<void> BlobWriter::write_in_order(Extent extent, std::span<const char> bytes) {
+  line_end_ = extent.end;
+  runs_.erase(extent.begin);  // The order has caught up with it.
+  line_.push_back({bytes, extent.end});
+  hash_line();
+  std::exception_ptr failed;
+  try {
+    const auto turn = co_await turns_.take();
+    // Behind one that could not be written, nothing is of use.
+    if (write_failed_) throw Failure(Errc::storage_failed, "what came before could not be written");
+    co_await store_.writing_or_evicting(
+        [&] { store_.disk_.write(blob_->file(), bytes, extent.begin); });
+    note_written(extent);
+  } catch (...) {
+    doubted_ = write_failed_ = true;  // The hash is of more than the file holds.
+    failed = std::current_exception();
+  }
+  while (hashed_ < extent.end) co_await changed_.wait();
+  if (failed) std::rethrow_exception(failed);
+}
+
+asio::awaitable<void> BlobWriter::write_ahead(Extent extent, std::span<const char> bytes) {
+  std::optional<Digest> content;  // Noted now and then, so that a transfer after a kill can go on.
+  Run run = run_at(extent.begin);
+  const bool marking =
+      marks_at(run.begin, extent.end, store_.settings_.mark_every_bytes / runs_per_mark);
+  co_await store_.writing_or_evicting([&] {
+    store_.disk_.write(blob_->file(), bytes, extent.begin);
+    run.hasher.update(bytes);
+    if (marking) content = run.hasher.digest();
+  });
+  if (content) {
+    mark({run.begin, extent.end}, *content);
+  } else {
+    runs_.emplace(extent.end, std::move(run));
+  }
+  note_written(extent);
+}
+
+void BlobWriter::hash_line() {
+  if (hashing_ || line_.empty()) return;
+  hashing_ = true;
+  struct Batch {
+    std::vector<Piece> pieces;
+    bool marking;
+    std::optional<Digest> content;
+  };
+  auto batch = std::make_unique<Batch>(std::exchange(line_, {}));
+  batch->marking = marks_at(marked_, batch->pieces.back().end, store_.settings_.mark_every_bytes);
+  // The writes that hold these bytes wait for it, and so it outlives nobody.
+  asio::post(store_.disk_pool_, [this, loop = store_.loop_, batch = std::move(batch)]() mutable {
+    for (const Piece& piece : batch->pieces) hasher_.update(piece.bytes);
+    if (batch->marking) batch->content = hasher_.digest();
+    asio::post(loop, [this, batch = std::move(batch)] {
+      hashed_ = batch->pieces.back().end;
+      if (batch->content) to_mark_ = {hashed_, *batch->content};
+      mark_what_is_written();
+      hashing_ = false;
+      changed_.notify_all();
+      hash_line();
+    });
+  });
+}
+
+void BlobWriter::mark_what_is_written() {
+  if (!to_mark_ || written_bytes() < to_mark_->end) return;
+  mark({0, to_mark_->end}, to_mark_->content);
+  to_mark_.reset();
+}
+
+void BlobWriter::note_written(Extent extent) {
+  written_ += extent.end - extent.begin;
+  if (written_ > on_disk_) {
+    store_.written_bytes_ += written_ - on_disk_;
+    on_disk_ = written_;
+  }
+  blob_->add(extent);
+  mark_what_is_written();
+  changed_.notify_all();
 }
 
 asio::awaitable<void> BlobWriter::hash_along() {
   while (!ended_ && hashed_ < blob_->size_bytes()) {
-    if (hashing_ || blob_->present().end_of(hashed_) == hashed_) {
+    if (hashing_ || !line_.empty() || blob_->present().end_of(hashed_) == hashed_) {
       co_await changed_.wait();
     } else {
       co_await hash_next();
@@ -206,10 +264,14 @@ asio::awaitable<void> BlobWriter::hash_next() {
   const Hashing hashing(*this);
   const std::uint64_t there = blob_->present().end_of(hashed_);
   const std::uint64_t end = std::min<std::uint64_t>(there, hashed_ + read_step_bytes);
-  if (!co_await read_through({hashed_, end}, hasher_)) {
+  line_end_ = end;
+  try {
+    if (!co_await read_through({hashed_, end}, hasher_))
+      throw Failure(Errc::storage_failed, "the disk does not give back what was written of " +
+                                              blob_->digest().to_string());
+  } catch (...) {  // Cancelled between two steps, too.
     doubted_ = true;
-    throw Failure(Errc::storage_failed,
-                  "the disk does not give back what was written of " + blob_->digest().to_string());
+    throw;
   }
   hashed_ = end;
   if (marks_at(marked_, end, store_.settings_.mark_every_bytes)) mark({0, end}, hasher_.digest());

@@ -5,6 +5,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -20,6 +21,10 @@ namespace {
 
 constexpr std::size_t max_buffered_bytes = 1024 * 1024;  // of one body, before curl is paused
 constexpr long curl_buffer_bytes = 256 * 1024;           // one read from the socket
+// Of a body, so much comes before its head is looked at, and before its first bytes go on their
+// way; then each time twice as much. curl reads on as long as there is something, a whole megabyte
+// before anybody else has a turn.
+constexpr std::size_t first_buffered_bytes = 64 * 1024;
 constexpr long max_idle_connections = 64;
 // Azure's load balancers forget idle connections after 4 minutes, S3 and CDNs after less; a
 // connection older than this may be dead without a sign.
@@ -116,6 +121,7 @@ class CurlLoop::Transfer final : public HttpResponse {
   bool head_whole_ = false;
   bool head_too_large_ = false;
   std::vector<char> body_;
+  std::size_t enough_bytes_ = first_buffered_bytes;  // of it, until somebody has read them
   bool paused_ = false;
   std::optional<CURLcode> ended_;
   // Of the body, since its pace was last looked at: what came, and how long that was waited for.
@@ -351,6 +357,7 @@ asio::awaitable<bool> CurlLoop::Transfer::read(std::vector<char>& piece) {
   }
   piece.clear();
   piece.swap(body_);
+  enough_bytes_ = std::min(2 * enough_bytes_, max_buffered_bytes);
   if (std::exchange(paused_, false)) curl_easy_pause(easy_, CURLPAUSE_CONT);
   came_bytes_ += piece.size();
   waited_ += std::chrono::steady_clock::now() - began;
@@ -400,12 +407,22 @@ std::size_t CurlLoop::Transfer::on_header(char* data, std::size_t, std::size_t s
 
 std::size_t CurlLoop::Transfer::on_body(char* data, std::size_t, std::size_t size, void* self) {
   auto& transfer = *static_cast<Transfer*>(self);
-  if (!transfer.body_.empty() && transfer.body_.size() + size > max_buffered_bytes) {
+  std::vector<char>& body = transfer.body_;
+  if (!body.empty() && body.size() + size > max_buffered_bytes) {
     transfer.paused_ = true;
     return CURL_WRITEFUNC_PAUSE;
   }
-  transfer.body_.insert(transfer.body_.end(), data, data + size);
+  // What has come this far is a large one: no growing, and copying, step by step.
+  if (body.size() + size > body.capacity() && body.size() + size > first_buffered_bytes)
+    body.reserve(max_buffered_bytes);
+  body.insert(body.end(), data, data + size);
   transfer.wake_.cancel();
+  // In time, since what curl has read and cannot deliver it copies.
+  if (body.size() >= transfer.enough_bytes_ ||
+      body.size() + curl_buffer_bytes > max_buffered_bytes) {
+    transfer.paused_ = true;
+    curl_easy_pause(transfer.easy_, CURLPAUSE_RECV);
+  }
   return size;
 }
 

@@ -19,6 +19,9 @@ using namespace std::chrono_literals;
 constexpr std::uint64_t fast_bytes_per_second = 256 * 1024 * 1024;
 // How long it is looked at before it is said how fast it is; a server may begin with a burst.
 constexpr auto judged_every = 25ms;
+// Pieces of up to 1 MiB that one transfer's connections may have at the writer besides one each:
+// one is being written while another is hashed, and the next is there when either is done.
+constexpr std::size_t pieces_ahead = 2;
 // Besides `segments`, for readers that wait for parts of their own.
 constexpr std::size_t connections_for_readers = 8;
 // A break is in order if this much has come since the one before; so many in a row before which it
@@ -73,6 +76,7 @@ Transfer::Transfer(asio::any_io_executor loop, Settings settings, UpstreamList& 
       most_workers_(settings_.ranges ? settings_.segments : 1),
       answers_ranges_(settings_.ranges),
       changed_(loop),
+      written_(loop),
       tasks_(loop,
              [this](std::string_view, std::string_view sentence) {
                give_up({Errc::upstream_failed, std::string(sentence)});
@@ -238,7 +242,9 @@ asio::awaitable<void> Transfer::work(std::optional<Answer> first) {
         SegmentPlan::Handle segment;
         ~Release() { plan.release(segment); }
       } const release{*plan_, *segment};
-      if (!co_await fetch(*segment, std::exchange(first, std::nullopt))) break;
+      const bool stays = co_await fetch(*segment, std::exchange(first, std::nullopt));
+      co_await wait_written({(*segment)->range.begin, (*segment)->at});
+      if (!stays) break;
       // What was too many of them once may be right by now.
       if (answers_ranges_) most_workers_ = std::min(settings_.segments, most_workers_ + 1);
     }
@@ -260,7 +266,7 @@ asio::awaitable<bool> Transfer::fetch(SegmentPlan::Handle segment, std::optional
       if (!may_resume(failure.code())) throw;
       broken = failure.error();
     }
-    if (!broken) continue;
+    if (!broken || error_) continue;
     if (segment->at - before < progress_bytes && workers_ > 1) {
       // Upstream may not like so many of them.
       most_workers_ = std::min(most_workers_, workers_ - 1);
@@ -301,12 +307,58 @@ asio::awaitable<void> Transfer::get_over(Error broken, std::uint64_t brought_byt
   co_await clock_.sleep_until(std::max(rested, upstream_.next_try(place_.get())));
 }
 
+bool Transfer::written(cache::Extent extent) const {
+  return extent.begin == extent.end || present().contains(extent);
+}
+
+asio::awaitable<void> Transfer::wait_written(cache::Extent extent) {
+  while (!error_ && !written(extent)) co_await written_.wait();
+}
+
+asio::awaitable<void> Transfer::wait_for_room(cache::Extent extent) {
+  while (!error_ && (writes_ >= workers_ + pieces_ahead ||
+                     !(writer_->in_order(extent.end) || written(extent))))
+    co_await written_.wait();
+}
+
+void Transfer::start_write(std::uint64_t offset, std::vector<char>& piece,
+                           std::span<const char> bytes) {
+  ++writes_;
+  if (!tasks_.spawn("write", write(offset, std::move(piece), bytes))) --writes_;
+  piece.clear();
+  if (spares_.empty()) return;
+  piece.swap(spares_.back());
+  spares_.pop_back();
+}
+
+asio::awaitable<void> Transfer::write(std::uint64_t offset, std::vector<char> piece,
+                                      std::span<const char> bytes) {
+  struct Done {
+    Transfer& transfer;
+    std::vector<char>& piece;
+    ~Done() {
+      --transfer.writes_;
+      transfer.spares_.push_back(std::move(piece));
+      transfer.written_.notify_all();
+    }
+  } const done{*this, piece};
+  try {
+    co_await writer_->write(offset, bytes);
+  } catch (const Failure& failure) {
+    give_up(failure.error());
+  }
+}
+
 asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer) {
   Instant since = clock_.now();
   std::uint64_t from = segment->at;
+  std::chrono::nanoseconds held_up{};
   std::vector<char> piece;
-  while (segment->at < segment->range.end && co_await answer.response->read(piece)) {
+  while (!error_ && segment->at < segment->range.end && co_await answer.response->read(piece)) {
     note_bytes(piece.size());
+    const Instant came = clock_.now();
+    co_await wait_for_room({segment->range.begin, segment->at});
+    held_up += clock_.now() - came;
     // The segment may have been cut short meanwhile.
     const std::uint64_t room = std::min(segment->range.end, answer.extent.end) - segment->at;
     if (piece.size() > answer.extent.end - segment->at)
@@ -314,14 +366,15 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
                                                  settings_.digest.to_string());
     const auto bytes =
         std::span(std::as_const(piece)).first(std::min<std::uint64_t>(piece.size(), room));
-    co_await writer_->write(segment->at, bytes);
+    start_write(segment->at, piece, bytes);
     plan_->advance(segment, segment->at + bytes.size());
     upstream_.note_progress(bytes.size());
     if (const Instant now = clock_.now(); now - since >= judged_every) {
       if (plan_->wanted() && may_serve_readers()) spawn_worker(std::nullopt);
-      use_more_connections(segment->at - from, now - since);
+      if (held_up < (now - since) / 4) use_more_connections(segment->at - from, now - since);
       since = now;
       from = segment->at;
+      held_up = {};
     }
   }
   // Read to its end, the connection can be used again.
@@ -331,29 +384,37 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
 }
 
 asio::awaitable<void> Transfer::pass_over(std::unique_ptr<HttpResponse> response) {
+  // What is on its way to the disk would seem to be missing.
+  while (!error_ && writes_ > 0) co_await written_.wait();
   std::vector<char> piece;
   const std::uint64_t before = present().bytes();
+  const std::uint64_t size = plan_->size_bytes();
   std::uint64_t at = 0;
   std::optional<Error> broken;
   try {
-    while (!complete() && co_await response->read(piece)) {
+    while (!error_ && at < size && co_await response->read(piece)) {
       note_bytes(piece.size());
       const std::uint64_t begin = at;
-      for (const std::uint64_t end = begin + piece.size(); at < end;) {
+      for (const std::uint64_t end = begin + piece.size(); at < end && !error_;) {
         const cache::Extent gap = present().gap_from(at, end);
-        if (gap.begin < gap.end) {
-          co_await writer_->write(
-              gap.begin,
-              std::span(std::as_const(piece)).subspan(gap.begin - begin, gap.end - gap.begin));
-          upstream_.note_progress(gap.end - gap.begin);
-        }
+        const auto bytes =
+            std::span(std::as_const(piece)).subspan(gap.begin - begin, gap.end - gap.begin);
         at = gap.end;
+        if (bytes.empty()) continue;
+        upstream_.note_progress(bytes.size());
+        co_await wait_for_room({0, gap.begin});
+        if (at == end) {
+          start_write(gap.begin, piece, bytes);
+        } else {  // The rest of the piece is needed here.
+          co_await writer_->write(gap.begin, bytes);
+        }
       }
     }
-    if (complete() && co_await response->read(piece))
-      throw Failure(Errc::upstream_nonsense,
-                    "upstream sent more bytes for " + settings_.digest.to_string() + " than the " +
-                        std::to_string(plan_->size_bytes()) + " it announced");
+    co_await wait_written({0, at});
+    if (at == size && co_await response->read(piece))
+      throw Failure(Errc::upstream_nonsense, "upstream sent more bytes for " +
+                                                 settings_.digest.to_string() + " than the " +
+                                                 std::to_string(size) + " it announced");
     if (!complete())
       broken = Error{Errc::upstream_failed,
                      upstream_.url() + " sent only a part of " + settings_.digest.to_string()};
@@ -361,7 +422,9 @@ asio::awaitable<void> Transfer::pass_over(std::unique_ptr<HttpResponse> response
     if (!may_resume(failure.code())) throw;
     broken = failure.error();
   }
-  if (broken && !complete()) co_await get_over(std::move(*broken), present().bytes() - before);
+  co_await wait_written({0, at});
+  if (broken && !complete() && !error_)
+    co_await get_over(std::move(*broken), present().bytes() - before);
 }
 
 asio::awaitable<void> Transfer::append_all(std::unique_ptr<HttpResponse> response) {

@@ -13,7 +13,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "cache/blob_writer.h"
 #include "cache/clock.h"
@@ -81,8 +83,19 @@ class Transfer {
   asio::awaitable<bool> fetch(SegmentPlan::Handle segment, std::optional<Answer> answer);
   // One answer's worth of the segment; false as above.
   asio::awaitable<bool> fetch_some(SegmentPlan::Handle segment, std::optional<Answer> answer);
-  // Reads the answer into the segment as far as both go.
+  // Reads the answer into the segment as far as both go; the last of it may still be on its way to
+  // the disk.
   asio::awaitable<void> read(SegmentPlan::Handle segment, Answer answer);
+  // Waits until one more piece may go to the writer: memory is bounded, and what does not come in
+  // order goes there one after the other. `extent` went there before it, by this connection.
+  asio::awaitable<void> wait_for_room(cache::Extent extent);
+  // Waits until all of it is written.
+  asio::awaitable<void> wait_written(cache::Extent extent);
+  bool written(cache::Extent extent) const;
+  // Lets the writer have these bytes of `piece`, and leaves a spare one in its place.
+  void start_write(std::uint64_t offset, std::vector<char>& piece, std::span<const char> bytes);
+  asio::awaitable<void> write(std::uint64_t offset, std::vector<char> piece,
+                              std::span<const char> bytes);
   // Takes what is missing out of an answer that begins at the start.
   asio::awaitable<void> pass_over(std::unique_ptr<HttpResponse> response);
   // All there is, of a size that nobody has told.
@@ -97,6 +110,7 @@ class Transfer {
   // There is a connection to be had besides those at work.
   bool may_serve_readers() const;
   // If a connection that has brought so much in this time is slower than we are.
+  // unless it was us that it had to wait for.
   void use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took);
   void note_bytes(std::size_t bytes);
 
@@ -113,11 +127,14 @@ class Transfer {
   std::size_t most_workers_;         // for now
   std::size_t workers_ = 0;
   Instant no_more_before_{};  // One that was too many brought nothing.
-  bool answers_ranges_;  // as far as is known
+  bool answers_ranges_;       // as far as is known
   bool hashed_ = false;
   int breaks_ = 0;  // since the last one that had brought enough
   std::optional<Error> error_;
   Event changed_;
+  Event written_;           // One more piece is.
+  std::size_t writes_ = 0;  // pieces that the writer has
+  std::vector<std::vector<char>> spares_;
   TaskGroup tasks_;
 
   // For the speed: what came in the window before, and in this one.
