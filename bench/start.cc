@@ -1,9 +1,9 @@
 // How long does a start take with many blobs, whatever became of the index?
 //
 // Makes a cache directory of true blobs of a few bytes with its index, starts the real staithed on
-// it, and measures: until READY=1 is said to the service manager, until index and files have been
-// compared, the longest that anybody waited for an answer from READY on until the index is written
-// again, and the memory.
+// it, and measures: until READY=1 is said to the service manager, until a client that asks again
+// and again has a whole blob of it, until index and files have been compared, the longest that
+// anybody waited for an answer from READY on until the index is written again, and the memory.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <boost/json/object.hpp>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -23,12 +24,12 @@
 #include <thread>
 #include <vector>
 
+#include "bench/load.h"
+#include "bench/made_cache.h"
 #include "bench/process.h"
 #include "bench/statistics.h"
 #include "cache/disk.h"
 #include "cache/error.h"
-#include "cache/index.h"
-#include "cache/layout.h"
 #include "cache/random.h"
 #include "daemon/control_client.h"
 
@@ -38,7 +39,7 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 
-constexpr double limit_seconds = 2;  // of issue 3, for 100,000 blobs
+constexpr double limit_seconds = 0.3;  // for the first hit of 100,000 blobs
 constexpr auto start_patience = 120s;
 constexpr auto ask_interval = 1ms;
 // After index and files have been compared, the index is written within a second; 100,000 rows take
@@ -89,45 +90,10 @@ class Manager {
   cache::File socket_;
 };
 
-std::string bytes_of(std::size_t number) { return "blob " + std::to_string(number) + "\n"; }
-
-// Files and rows of so many blobs, as a daemon that has been stopped leaves them.
-void make_cache(const std::filesystem::path& root, std::size_t blobs) {
-  const cache::Layout layout(root);
-  std::filesystem::create_directories(root);
-  std::filesystem::permissions(root, std::filesystem::perms::owner_all);
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    char name[3];
-    std::snprintf(name, sizeof name, "%02x", byte);
-    std::filesystem::create_directories(layout.algorithm(cache::ObjectKind::blob, "sha256") / name);
-  }
-  std::vector<cache::Change> changes;
-  const std::int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
-                               std::chrono::system_clock::now().time_since_epoch())
-                               .count();
-  for (std::size_t i = 0; i < blobs; ++i) {
-    const std::string bytes = bytes_of(i);
-    const auto digest = cache::digest_of(cache::Algorithm::sha256, bytes);
-    const auto path = layout.object(cache::ObjectKind::blob, digest);
-    const cache::File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    if (::write(file.fd(), bytes.data(), bytes.size()) != std::ssize(bytes))
-      throw Failure(Errc::storage_failed, "cannot write " + path.string());
-    const auto order = static_cast<std::int64_t>(i + 1);
-    changes.emplace_back(cache::ObjectRow{.digest = digest,
-                                          .kind = cache::ObjectKind::blob,
-                                          .size_bytes = bytes.size(),
-                                          .used_order = order,
-                                          .used_unix_seconds = now,
-                                          .verified_unix_seconds = now});
-    changes.emplace_back(
-        cache::LinkRow{"bench.local/repository" + std::to_string(i / 10), digest, now});
-  }
-  cache::Index(root).apply(changes);
-}
-
 struct Figures {
   std::vector<double> ready_seconds;
   std::vector<double> ready_cpu_seconds;
+  std::vector<double> hit_seconds;  // empty where the links were lost with the index
   std::vector<double> compared_seconds;
   std::vector<double> longest_wait_milliseconds;
   std::vector<double> rss_mib;
@@ -138,9 +104,10 @@ class Bench {
   explicit Bench(const Options& options)
       : options_(options), scratch_(options.directory), manager_(scratch_.path() / "notify") {
     std::ofstream config(scratch_.path() / "staithe.toml");
-    config << "[listen]\nregistry = [\"127.0.0.1:" << free_port() << "\"]\ncontrol = \""
+    config << "[listen]\nregistry = [\"127.0.0.1:" << port_ << "\"]\ncontrol = \""
            << socket().string() << "\"\n[cache]\ndirectory = \"" << cache().string()
-           << "\"\n[log]\nlevel = \"error\"\n";
+           << "\"\n[log]\nlevel = \"error\"\n[[registry]]\nname = \"" << made_registry
+           << "\"\nupstream = [\"http://127.0.0.1:9\"]\ndefault = true\n";
   }
 
   std::filesystem::path cache() const { return scratch_.path() / "cache"; }
@@ -151,6 +118,8 @@ class Bench {
     const auto began = steady_clock::now();
     Process daemon({program(), "--config", scratch_.path() / "staithe.toml"},
                    scratch_.path() / "log");
+    double hit_seconds = 0;
+    std::jthread client([&](const std::stop_token& stop) { hit_seconds = first_hit(stop, began); });
     manager_.wait_until_ready(daemon);
     figures.ready_seconds.push_back(seconds_since(began));
     figures.ready_cpu_seconds.push_back(daemon.cpu_seconds());
@@ -167,6 +136,9 @@ class Bench {
       }
       std::this_thread::sleep_for(ask_interval);
     }
+    client.request_stop();
+    client.join();
+    if (hit_seconds > 0) figures.hit_seconds.push_back(hit_seconds);
     figures.longest_wait_milliseconds.push_back(1000 * longest);
     figures.rss_mib.push_back(daemon.rss_mib());
     daemon.stop(SIGTERM);
@@ -178,6 +150,24 @@ class Bench {
     const char* directory = std::getenv("STAITHE_BIN_DIR");
     return std::filesystem::path(directory ? directory : "build/release") / "staithed";
   }
+  // 0 if none came. Without its index the daemon asks upstream, who is not there, about the right
+  // to each blob.
+  double first_hit(const std::stop_token& stop, steady_clock::time_point began) const {
+    const std::size_t number = options_.blobs / 2;
+    const Request request{
+        .method = "GET",
+        .target = "/v2/" + made_repository(number) + "/blobs/" + made_digest(number).to_string(),
+        .size_bytes = made_bytes(number).size()};
+    while (!stop.stop_requested()) {
+      try {
+        fetch(port_, request);
+        return seconds_since(began);
+      } catch (const Failure&) {
+        std::this_thread::sleep_for(ask_interval);
+      }
+    }
+    return 0;
+  }
   bool reconciled() const {
     const auto status = daemon::control_get(socket(), "/v1/status");
     if (!status) throw Failure(Errc::unreachable, status.error().message);
@@ -186,21 +176,9 @@ class Bench {
 
   Options options_;
   Scratch scratch_;
+  std::uint16_t port_ = free_port();
   Manager manager_;
 };
-
-// False where that is not allowed.
-bool drop_page_cache() {
-  ::sync();
-  std::ofstream file("/proc/sys/vm/drop_caches");
-  file << "3\n";
-  return static_cast<bool>(file.flush());
-}
-
-void lose_index(const std::filesystem::path& cache) {
-  for (const char* name : {"index.db", "index.db-wal", "index.db-shm", "index.db.set-aside"})
-    std::filesystem::remove(cache / name);
-}
 
 void measure(const Options& options) {
   Bench bench(options);
@@ -233,8 +211,8 @@ void measure(const Options& options) {
                      }});
   }
   std::printf("%zu blobs, medians of %d runs\n\n", options.blobs, options.runs);
-  std::printf("%-32s | %8s | %7s | %11s | %15s | %7s\n", "start with", "READY s", "CPU s",
-              "compared s", "longest wait ms", "RSS MiB");
+  std::printf("%-32s | %8s | %7s | %11s | %11s | %15s | %7s\n", "start with", "READY s", "CPU s",
+              "first hit s", "compared s", "longest wait ms", "RSS MiB");
   bool within = true;
   double rss_mib = 0;
   for (const Case& one : cases) {
@@ -242,14 +220,21 @@ void measure(const Options& options) {
     for (int i = 0; i < options.runs; ++i) bench.run(one.prepare, figures);
     const double ready = summary_of(figures.ready_seconds).median;
     if (rss_mib == 0) rss_mib = summary_of(figures.rss_mib).median;
-    within = within && ready < limit_seconds;
-    std::printf(
-        "%-32s | %8.3f | %7.2f | %11.3f | %15.1f | %7.1f\n", one.name, ready,
-        summary_of(figures.ready_cpu_seconds).median, summary_of(figures.compared_seconds).median,
-        summary_of(figures.longest_wait_milliseconds).median, summary_of(figures.rss_mib).median);
+    const double hit = summary_of(figures.hit_seconds).median;
+    within = within && hit < limit_seconds;
+    std::printf("%-32s | %8.3f | %7.2f | ", one.name, ready,
+                summary_of(figures.ready_cpu_seconds).median);
+    if (figures.hit_seconds.empty()) {
+      std::printf("%11s", "-");
+    } else {
+      std::printf("%11.3f", hit);
+    }
+    std::printf(" | %11.3f | %15.1f | %7.1f\n", summary_of(figures.compared_seconds).median,
+                summary_of(figures.longest_wait_milliseconds).median,
+                summary_of(figures.rss_mib).median);
     std::fflush(stdout);
   }
-  std::printf("\nlimit for READY: %.0f s, %s\n", limit_seconds, within ? "kept" : "BROKEN");
+  std::printf("\nlimit for the first hit: %.1f s, %s\n", limit_seconds, within ? "kept" : "BROKEN");
   std::printf("memory: %.0f bytes per object, beside %.1f MiB of an empty daemon\n",
               (rss_mib - empty.rss_mib.front()) * 1024 * 1024 /
                   static_cast<double>(std::max<std::size_t>(options.blobs, 1)),

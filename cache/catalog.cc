@@ -19,35 +19,49 @@ constexpr std::size_t max_links_of_object = 1'000;
 
 void Catalog::restore(Index::Contents contents) {
   assert(objects_.empty());
-  std::ranges::sort(contents.objects, {},
-                    [](const ObjectRow& row) { return std::pair(row.reused, row.used_order); });
   objects_.reserve(contents.objects.size());
+  std::vector<Entry*> entries;  // in the order of the rows
+  entries.reserve(contents.objects.size());
   for (const ObjectRow& row : contents.objects) {
-    const auto position = order_.insert(order_.end(), row.digest);
-    const auto [it, inserted] = objects_.try_emplace(
-        row.digest, Entry{.object = {.kind = row.kind,
-                                     .size_bytes = row.size_bytes,
-                                     .used_order = row.used_order,
-                                     .used_unix_seconds = row.used_unix_seconds,
-                                     .reused = row.reused,
-                                     .pulled_unix_seconds = row.pulled_unix_seconds,
-                                     .verified_unix_seconds = row.verified_unix_seconds,
-                                     .verified = false},
-                          .links = {},
-                          .position = position});
-    if (!inserted) {
-      order_.erase(position);
-      continue;
-    }
-    if (row.reused && first_protected_ == order_.end()) first_protected_ = position;
-    count(it->second.object, true);
+    const auto [it, inserted] = objects_.try_emplace(row.digest);
+    if (!inserted) continue;
+    Entry& entry = it->second;
+    entry.digest = &it->first;
+    entry.object = {.kind = row.kind,
+                    .size_bytes = row.size_bytes,
+                    .used_order = row.used_order,
+                    .used_unix_seconds = row.used_unix_seconds,
+                    .reused = row.reused,
+                    .pulled_unix_seconds = row.pulled_unix_seconds,
+                    .verified_unix_seconds = row.verified_unix_seconds,
+                    .verified = false};
+    entries.push_back(&entry);
+    count(entry.object, true);
     last_order_ = std::max(last_order_, row.used_order);
     first_order_ = std::min(first_order_, row.used_order);
   }
+  // Links usually come as their objects do, so a look at the next one spares most searches.
+  auto next = entries.begin();
+  Entry* holder = nullptr;
   for (const LinkRow& row : contents.links) {
-    const auto it = objects_.find(row.digest);
-    if (it == objects_.end()) continue;
-    it->second.links.push_back({intern(row.repository), row.checked_unix_seconds});
+    if (!holder || *holder->digest != row.digest) {
+      while (next != entries.end() && *(*next)->digest < row.digest) ++next;
+      holder = nullptr;
+      if (next != entries.end() && *(*next)->digest == row.digest) {
+        holder = *next++;
+      } else if (const auto it = objects_.find(row.digest); it != objects_.end()) {
+        holder = &it->second;
+      }
+    }
+    if (holder) holder->links.push_back({intern(row.repository), row.checked_unix_seconds});
+  }
+  std::ranges::sort(entries, {}, [](const Entry* entry) {
+    return std::pair(entry->object.reused, entry->object.used_order);
+  });
+  for (Entry* entry : entries) {
+    order_.push_back(*entry);
+    if (entry->object.reused && first_protected_ == order_.end())
+      first_protected_ = order_.iterator_to(*entry);
   }
   for (const TagRow& row : contents.tags)
     tags_.insert_or_assign(tag_key(row.repository, row.tag),
@@ -75,7 +89,8 @@ void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_byte
   const auto [it, inserted] = objects_.try_emplace(digest);
   Entry& entry = it->second;
   if (inserted) {
-    entry.position = order_.insert(first_protected_, digest);
+    entry.digest = &it->first;
+    order_.insert(first_protected_, entry);
     entry.object = {.kind = kind,
                     .size_bytes = size_bytes,
                     .used_order = ++last_order_,
@@ -97,20 +112,21 @@ void Catalog::add(const Digest& digest, ObjectKind kind, std::uint64_t size_byte
 }
 
 void Catalog::add_found(const Digest& digest, ObjectKind kind, std::uint64_t size_bytes) {
-  if (objects_.contains(digest)) return;
-  const auto position = order_.insert(order_.begin(), digest);
-  const Object object{.kind = kind,
-                      .size_bytes = size_bytes,
-                      .used_order = --first_order_,
-                      .used_unix_seconds = 0,
-                      .reused = false,
-                      .pulled_unix_seconds = 0,
-                      .verified_unix_seconds = 0,
-                      .verified = false};
-  const auto it =
-      objects_.emplace(digest, Entry{.object = object, .links = {}, .position = position}).first;
-  count(object, true);
-  note(it->second);
+  const auto [it, inserted] = objects_.try_emplace(digest);
+  if (!inserted) return;
+  Entry& entry = it->second;
+  entry.digest = &it->first;
+  entry.object = {.kind = kind,
+                  .size_bytes = size_bytes,
+                  .used_order = --first_order_,
+                  .used_unix_seconds = 0,
+                  .reused = false,
+                  .pulled_unix_seconds = 0,
+                  .verified_unix_seconds = 0,
+                  .verified = false};
+  order_.push_front(entry);
+  count(entry.object, true);
+  note(entry);
 }
 
 void Catalog::touch(const Digest& digest, std::int64_t now_unix_seconds) {
@@ -129,28 +145,29 @@ void Catalog::use(Entry& entry, std::int64_t now_unix_seconds) {
   object.used_order = ++last_order_;
   step_off(entry);
   if (object.reused) {
-    order_.splice(order_.end(), order_, entry.position);
-    if (first_protected_ == order_.end()) first_protected_ = entry.position;
+    order_.splice(order_.end(), order_, order_.iterator_to(entry));
+    if (first_protected_ == order_.end()) first_protected_ = order_.iterator_to(entry);
   } else {
-    order_.splice(first_protected_, order_, entry.position);
+    order_.splice(first_protected_, order_, order_.iterator_to(entry));
     // One as large as the whole share would send all others back.
     if (later && cost_bytes(object.size_bytes) < most_protected_bytes_) protect(entry);
   }
 }
 
-void Catalog::step_off(const Entry& entry) {
-  if (entry.position == first_protected_) ++first_protected_;
+void Catalog::step_off(Entry& entry) {
+  if (order_.iterator_to(entry) == first_protected_) ++first_protected_;
 }
 
 void Catalog::protect(Entry& entry) {
-  order_.splice(order_.end(), order_, entry.position);
-  if (first_protected_ == order_.end()) first_protected_ = entry.position;
+  const auto position = order_.iterator_to(entry);
+  order_.splice(order_.end(), order_, position);
+  if (first_protected_ == order_.end()) first_protected_ = position;
   entry.object.reused = true;
   protected_bytes_ += cost_bytes(entry.object.size_bytes);
-  while (protected_bytes_ > most_protected_bytes_ && first_protected_ != entry.position) {
+  while (protected_bytes_ > most_protected_bytes_ && first_protected_ != position) {
     // The least recently used protected object stands beside the most recently used of probation,
     // so it changes sides where it is; its order is from now, as a restart must find it there.
-    Entry& back = objects_.at(*first_protected_++);
+    Entry& back = *first_protected_++;
     back.object.reused = false;
     back.object.used_order = ++last_order_;
     protected_bytes_ -= cost_bytes(back.object.size_bytes);
@@ -160,7 +177,7 @@ void Catalog::protect(Entry& entry) {
 
 void Catalog::note(Entry& entry) {
   if (std::exchange(entry.noted, true)) return;
-  noted_.push_back(*entry.position);
+  noted_.push_back(*entry.digest);
 }
 
 void Catalog::set_verified(const Digest& digest, std::int64_t now_unix_seconds) {
@@ -186,7 +203,7 @@ void Catalog::drop(const Digest& digest) {
   if (it == objects_.end()) return;
   count(it->second.object, false);
   step_off(it->second);
-  order_.erase(it->second.position);
+  order_.erase(order_.iterator_to(it->second));
   objects_.erase(it);
   changes_.emplace_back(DropObject{digest});
   tell_gone(digest, false);
@@ -353,7 +370,12 @@ void Catalog::forget_pin(const PinName& name) {
   changes_.emplace_back(DropPin{name.repository, name.reference});
 }
 
-std::vector<Digest> Catalog::digests() const { return {order_.begin(), order_.end()}; }
+std::vector<Digest> Catalog::digests() const {
+  std::vector<Digest> digests;
+  digests.reserve(objects_.size());
+  for (const Entry& entry : order_) digests.push_back(*entry.digest);
+  return digests;
+}
 
 std::vector<Change> Catalog::take_changes(std::size_t most) {
   std::vector<Change> changes;
@@ -428,14 +450,15 @@ void Catalog::add_others(std::vector<Change>& changes) const {
 }
 
 Catalog::RepositoryId Catalog::intern(std::string_view repository) {
-  const auto [it, inserted] = repository_ids_.try_emplace(
-      std::string(repository), static_cast<RepositoryId>(repositories_.size()));
-  if (inserted) repositories_.emplace_back(repository);
-  return it->second;
+  if (const auto known = interned(repository)) return *known;
+  const auto id = static_cast<RepositoryId>(repositories_.size());
+  repositories_.emplace_back(repository);
+  repository_ids_.emplace(repositories_.back(), id);
+  return id;
 }
 
 std::optional<Catalog::RepositoryId> Catalog::interned(std::string_view repository) const {
-  const auto it = repository_ids_.find(std::string(repository));
+  const auto it = repository_ids_.find(repository);
   if (it == repository_ids_.end()) return std::nullopt;
   return it->second;
 }

@@ -7,10 +7,10 @@
 // loop.
 #pragma once
 
+#include <boost/intrusive/list.hpp>
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <list>
 #include <map>
 #include <optional>
 #include <ranges>
@@ -138,13 +138,15 @@ class Catalog {
   // least recently used; `evictable(digest)` says which may go.
   template <class Evictable>
   auto oldest_first(Evictable evictable) const {
-    return std::views::transform(order_, [this, evictable](const Digest& digest) {
-      const Entry& entry = objects_.at(digest);
+    return std::views::transform(order_, [evictable](const Entry& entry) {
+      const Digest& digest = *entry.digest;
       return Candidate{digest, cost_bytes(entry.object.size_bytes), evictable(digest)};
     });
   }
   // All objects, in the same order.
   std::vector<Digest> digests() const;
+  // No object has a greater place in the order of use; what is used from now on gets one.
+  std::int64_t last_order() const { return last_order_; }
 
   // The changes since the last call, for the index. With more than `most` objects among them only
   // the rows of so many, and what must come before them: the rest is for further calls, whose
@@ -165,11 +167,21 @@ class Catalog {
     RepositoryId repository;
     std::int64_t checked_unix_seconds;
   };
-  struct Entry {
-    Object object;
+  // Stands in the order itself, so that an object costs one piece of memory, and a use no search.
+  struct Entry : boost::intrusive::list_base_hook<
+                     boost::intrusive::link_mode<boost::intrusive::normal_link>> {
+    const Digest* digest = nullptr;  // the key under which it is held
+    Object object{};
     std::vector<Link> links;
-    std::list<Digest>::iterator position;
     bool noted = false;  // its row must be written again; it stands in noted_
+  };
+  using Order = boost::intrusive::list<Entry, boost::intrusive::constant_time_size<false>>;
+  // Lets a table be asked without making a string.
+  struct TextHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const {
+      return std::hash<std::string_view>()(text);
+    }
   };
 
   RepositoryId intern(std::string_view repository);
@@ -179,7 +191,7 @@ class Catalog {
   void forget_pin(const PinName& name);
   void use(Entry& entry, std::int64_t now_unix_seconds);
   // Takes it out of the order, for a moment or for good, without leaving its list.
-  void step_off(const Entry& entry);
+  void step_off(Entry& entry);
   void protect(Entry& entry);
   void note(Entry& entry);
   void tell_gone(const Digest& digest, bool only_tags) const {
@@ -191,8 +203,8 @@ class Catalog {
   std::unordered_map<Digest, Entry> objects_;
   // In the order in which they go: those on probation, then, from `first_protected_`, the
   // protected; each from the least recently used.
-  std::list<Digest> order_;
-  std::list<Digest>::iterator first_protected_ = order_.end();
+  Order order_;
+  Order::iterator first_protected_ = order_.end();
   std::int64_t last_order_ = 0;
   std::int64_t first_order_ = 0;
   Totals totals_;
@@ -200,7 +212,7 @@ class Catalog {
   std::uint64_t protected_bytes_ = 0;  // in whole blocks
   std::uint64_t most_protected_bytes_ = std::numeric_limits<std::uint64_t>::max();
 
-  std::unordered_map<std::string, RepositoryId> repository_ids_;
+  std::unordered_map<std::string, RepositoryId, TextHash, std::equal_to<>> repository_ids_;
   std::vector<std::string> repositories_;
   std::unordered_map<std::string, Tag> tags_;  // by tag_key()
   std::unordered_map<Digest, Partial> partials_;

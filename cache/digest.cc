@@ -14,11 +14,15 @@ constexpr std::size_t size_of(Algorithm algorithm) {
   return algorithm == Algorithm::sha256 ? 32 : 64;
 }
 
-int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;  // Upper case is outside the spec's grammar for the registered algorithms.
-}
+// The value of each hex digit, or 255. Upper case is outside the spec's grammar for the registered
+// algorithms.
+constexpr std::array<std::uint8_t, 256> hex_values = [] {
+  std::array<std::uint8_t, 256> values{};
+  values.fill(255);
+  for (std::size_t i = 0; i < 10; ++i) values['0' + i] = static_cast<std::uint8_t>(i);
+  for (std::size_t i = 0; i < 6; ++i) values['a' + i] = static_cast<std::uint8_t>(10 + i);
+  return values;
+}();
 
 const EVP_MD* method(Algorithm algorithm) {
   return algorithm == Algorithm::sha256 ? EVP_sha256() : EVP_sha512();
@@ -46,13 +50,14 @@ Result<Digest> Digest::parse(std::string_view text) {
     return fail(Errc::digest_invalid, "a " + std::string(name) + " digest has " +
                                           std::to_string(2 * size) + " hex digits, not " +
                                           std::to_string(hex.size()));
+  unsigned worst = 0;
   for (std::size_t i = 0; i < size; ++i) {
-    const int high = hex_value(hex[2 * i]);
-    const int low = hex_value(hex[2 * i + 1]);
-    if (high < 0 || low < 0)
-      return fail(Errc::digest_invalid, "a digest has only the hex digits 0-9 and a-f");
-    digest.bytes_[i] = static_cast<std::byte>(high * 16 + low);
+    const unsigned high = hex_values[static_cast<unsigned char>(hex[2 * i])];
+    const unsigned low = hex_values[static_cast<unsigned char>(hex[2 * i + 1])];
+    worst |= high | low;
+    digest.bytes_[i] = static_cast<std::byte>(high << 4 | low);
   }
+  if (worst > 15) return fail(Errc::digest_invalid, "a digest has only the hex digits 0-9 and a-f");
   return digest;
 }
 

@@ -228,7 +228,7 @@ Index::Contents Index::load() {
   try {
     auto statement = database_->prepare(
         "SELECT digest, kind, size_bytes, used_order, used_unix_seconds, reused,"
-        " verified_unix_seconds, pulled_unix_seconds FROM blobs ORDER BY used_order");
+        " verified_unix_seconds, pulled_unix_seconds FROM blobs ORDER BY digest");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
       // Of a row that makes no sense the file tells more.
@@ -246,7 +246,8 @@ Index::Contents Index::load() {
            .verified_unix_seconds = sqlite3_column_int64(statement.get(), 6),
            .pulled_unix_seconds = sqlite3_column_int64(statement.get(), 7)});
     }
-    statement = database_->prepare("SELECT repository, digest, checked_unix_seconds FROM links");
+    statement = database_->prepare(
+        "SELECT repository, digest, checked_unix_seconds FROM links ORDER BY digest");
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 1));
       if (!digest || !makes_sense(sqlite3_column_int64(statement.get(), 2))) continue;

@@ -102,8 +102,8 @@ class Index {
       "index.db", "index.db-wal", "index.db-shm", "index.db-journal", "index.db.set-aside"};
 
   struct Contents {
-    std::vector<ObjectRow> objects;
-    std::vector<LinkRow> links;
+    std::vector<ObjectRow> objects;  // by digest, as they stand in the file
+    std::vector<LinkRow> links;      // by digest, too
     std::vector<TagRow> tags;
     std::vector<MarkRow> marks;  // by digest, then begin and end
     std::vector<PinRow> pins;

@@ -190,7 +190,7 @@ bool Scrub::beside_traffic() {
   const bool used = std::exchange(seen_uses_, store_.uses_) != store_.uses_;
   if (used || verifying_all_ > 0 || !store_.growing_.empty()) return true;
   return std::ranges::any_of(store_.open_, [](const auto& entry) {
-    const auto blob = entry.second.lock();
+    const auto blob = entry.second.blob.lock();
     return blob && blob->readers() > 0;
   });
 }

@@ -71,6 +71,7 @@ asio::awaitable<void> Store::close() {
   // Once more if writing it made something go.
   for (int round = 0; round < 2; ++round) co_await write_index();
   if (lost_ && index_) index_->leave_files();
+  open_.clear();
   kept_open_.clear();
   disk_pool_.join();
   index_pool_.join();
@@ -90,7 +91,7 @@ asio::awaitable<std::shared_ptr<Blob>> Store::find(Digest digest) {
     if (const auto it = growing_.find(digest); it != growing_.end()) return it->second;
     const auto it = open_.find(digest);
     if (it == open_.end()) return nullptr;
-    auto blob = it->second.lock();
+    auto blob = it->second.blob.lock();
     if (!blob || blob->error()) return nullptr;
     catalog_.touch(digest, unix_now());
     remember_open(blob);
@@ -167,7 +168,7 @@ asio::awaitable<void> Store::verify(std::shared_ptr<Blob> blob, std::uint64_t si
   }
   // Evicted meanwhile, and perhaps stored anew, it says nothing about the file that is there now.
   const auto it = open_.find(digest);
-  const bool current = it != open_.end() && it->second.lock() == blob;
+  const bool current = it != open_.end() && it->second.blob.lock() == blob;
   if (broken.empty()) {
     if (current) catalog_.set_verified(digest, unix_now());
     blob->finish(size_bytes);
@@ -198,28 +199,36 @@ void Store::tell_gone(const Digest& digest) {
 }
 
 void Store::remember_open(const std::shared_ptr<Blob>& blob) {
-  open_[blob->digest()] = blob;
-  if (!kept_open_.empty() && kept_open_.front() == blob) return;
-  std::erase(kept_open_, blob);
-  kept_open_.push_front(blob);
-  if (kept_open_.size() > max_kept_open) {
-    const Digest oldest = kept_open_.back()->digest();
-    kept_open_.pop_back();
-    if (const auto it = open_.find(oldest); it != open_.end() && it->second.expired())
-      open_.erase(it);
+  OpenBlob& open = open_[blob->digest()];
+  if (open.kept && *open.place == blob) {
+    kept_open_.splice(kept_open_.begin(), kept_open_, open.place);
+    return;
   }
-  if (open_.size() > 4 * max_kept_open)
-    std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });
+  if (open.kept) kept_open_.erase(open.place);
+  kept_open_.push_front(blob);
+  open = {.blob = blob, .kept = true, .place = kept_open_.begin()};
+  if (kept_open_.size() > max_kept_open) {
+    const auto it = open_.find(kept_open_.back()->digest());
+    kept_open_.pop_back();
+    it->second.kept = false;
+    if (it->second.blob.expired()) open_.erase(it);
+  }
+  // What its last reader lets go stays as an entry without a blob. Looked for only when there may
+  // be as many of them as there are others.
+  if (open_.size() > 4 * max_kept_open && open_.size() > 2 * open_looked_through_) {
+    std::erase_if(open_, [](const auto& entry) { return entry.second.blob.expired(); });
+    open_looked_through_ = open_.size();
+  }
 }
 
 void Store::forget_open(const Digest& digest) {
   tell_gone(digest);
   const auto it = open_.find(digest);
   if (it == open_.end()) return;
-  const auto blob = it->second.lock();
+  const auto blob = it->second.blob.lock();
+  if (it->second.kept) kept_open_.erase(it->second.place);
   open_.erase(it);
   if (!blob) return;
-  std::erase(kept_open_, blob);
   // If someone still reads it, its space comes back only when the last of them lets go.
   if (blob.use_count() > 1)
     close_on_pool(*blob, count_unlinked(cost_bytes(blob->size_bytes().value_or(0))));

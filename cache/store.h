@@ -403,7 +403,6 @@ class Store {
   asio::awaitable<void> purge_objects(std::vector<Doomed> doomed, Purged& purged);
   asio::awaitable<void> end_purge(Purged& purged);
   void must_be_removable();
-  std::int64_t newest_use() const;  // in the catalog's order
 
   asio::awaitable<void> reconcile();
   asio::awaitable<void> keep_index_written();
@@ -488,8 +487,14 @@ class Store {
 
   std::unordered_map<Digest, std::shared_ptr<Blob>> growing_;
   // Blobs that somebody reads, and, of the rest, the files used last, to spare an open() per hit.
-  std::unordered_map<Digest, std::weak_ptr<Blob>> open_;
+  struct OpenBlob {
+    std::weak_ptr<Blob> blob;
+    bool kept = false;
+    std::list<std::shared_ptr<Blob>>::iterator place = {};  // in kept_open_, if it is kept
+  };
+  std::unordered_map<Digest, OpenBlob> open_;
   std::list<std::shared_ptr<Blob>> kept_open_;  // most recently used first
+  std::size_t open_looked_through_ = 0;         // how many of open_ were there afterwards
 
   std::unordered_map<Digest, ManifestPtr> storing_;  // on their way to the disk
   std::unordered_map<Digest, std::list<ManifestPtr>::iterator> manifests_;

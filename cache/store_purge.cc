@@ -4,7 +4,6 @@
 // answers. What could not be removed stays stored and is told. Who reads a blob meanwhile reads on,
 // since its file has only lost its name.
 #include <algorithm>
-#include <limits>
 #include <ranges>
 #include <set>
 #include <utility>
@@ -35,13 +34,6 @@ struct Store::Doomed {
   std::int64_t begun;
 };
 
-std::int64_t Store::newest_use() const {
-  std::int64_t newest = std::numeric_limits<std::int64_t>::min();
-  for (const Digest& digest : catalog_.digests())
-    newest = std::max(newest, catalog_.find(digest)->used_order);
-  return newest;
-}
-
 void Store::must_be_removable() {
   if (lost_ || space_.read_only) throw not_writable();
 }
@@ -61,7 +53,7 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
   co_await measure_space();
   must_be_removable();
 
-  const std::int64_t begun = newest_use();
+  const std::int64_t begun = catalog_.last_order();
   Known known;
   const Image image = co_await this->image(*root, known);
   const auto parts = co_await reach({*root}, known);
@@ -127,7 +119,7 @@ asio::awaitable<Purged> Store::purge_image(std::string repository, std::string r
 asio::awaitable<Purged> Store::purge_all() {
   co_await measure_space();
   must_be_removable();
-  const std::int64_t begun = newest_use();
+  const std::int64_t begun = catalog_.last_order();
   Purged purged;
   for (const TagRow& tag : catalog_.tags()) {
     if (catalog_.pins().contains({tag.repository, tag.tag})) continue;
@@ -170,7 +162,7 @@ asio::awaitable<Purged> Store::purge_all() {
 asio::awaitable<Purged> Store::purge_unused(std::chrono::seconds age) {
   co_await measure_space();
   must_be_removable();
-  const std::int64_t begun = newest_use();
+  const std::int64_t begun = catalog_.last_order();
   const std::int64_t unused_since = unix_now() - age.count();
   const auto unused = [&](const Catalog::Object& object) {
     return object.used_unix_seconds > 0 && object.used_unix_seconds <= unused_since;

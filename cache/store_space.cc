@@ -162,11 +162,10 @@ bool Store::evictable(const Digest& digest) const {
   if (catalog_.pinned(digest) || !pins_known_) return false;
   const auto it = open_.find(digest);
   if (it == open_.end()) return true;
-  const std::shared_ptr<Blob> blob = it->second.lock();
+  const std::shared_ptr<Blob> blob = it->second.blob.lock();
   if (!blob) return true;
   // Whoever else has it reads it, or is about to: its space would not come back.
-  const bool kept = std::ranges::find(kept_open_, blob) != kept_open_.end();
-  return blob.use_count() == (kept ? 2 : 1);
+  return blob.use_count() == (it->second.kept ? 2 : 1);
 }
 
 Store::Leaving::Leaving(Store& store, std::vector<Digest> digests)
@@ -289,7 +288,7 @@ asio::awaitable<void> Store::set_aside(ObjectKind kind, Digest digest, std::stri
   if (!object || leaving_.contains(digest)) co_return;
   std::uint64_t size_bytes = object->size_bytes;
   if (const auto it = open_.find(digest); it != open_.end())
-    if (const auto blob = it->second.lock(); blob && blob->whole())
+    if (const auto blob = it->second.blob.lock(); blob && blob->whole())
       blob->condemn({Errc::storage_failed, "the stored blob " + digest.to_string() +
                                                " is damaged and was set aside; pull again"});
   forget_open(digest);

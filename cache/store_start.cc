@@ -126,8 +126,10 @@ asio::awaitable<void> Store::reconcile() {
     Digest digest;
     std::uint64_t size_bytes;
   };
+  const std::vector<Digest> held = catalog_.digests();
   std::unordered_set<Digest> unseen;
-  for (const Digest& digest : catalog_.digests()) {
+  unseen.reserve(held.size());  // A table that grows stops everybody while it does.
+  for (const Digest& digest : held) {
     unseen.insert(digest);
     // With 100,000 of them others would wait for long.
     if (unseen.size() % objects_at_once == 0) co_await asio::post(loop_, asio::use_awaitable);

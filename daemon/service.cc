@@ -9,6 +9,7 @@
 
 #include "cache/log.h"
 #include "cache/offload.h"
+#include "daemon/resident.h"
 #include "proxy/auth/secret_memory.h"
 
 namespace staithe::daemon {
@@ -31,6 +32,11 @@ constexpr rlim_t kept_descriptors = 256;
 constexpr std::size_t control_spare_descriptors = 8;
 // The longest is a list of images to warm.
 constexpr std::size_t control_body_bytes = most_warm_bytes;
+
+// Memory is given back when the process has done next to nothing for so long: what is let go and
+// wanted again costs a page fault.
+constexpr auto rest_interval = std::chrono::minutes(1);
+constexpr auto busy_processor_time = std::chrono::milliseconds(300);
 
 void report_store(std::string_view event, std::string_view sentence) {
   log::warn("cache", {{"what", event}, {"detail", sentence}});
@@ -248,6 +254,7 @@ asio::awaitable<void> Service::run() {
     } else {
       log::warn("memory for secrets", {{"protection", protection}});
     }
+    release_program_pages();  // Of the start.
     registry_server_.start();
     control_server_.start();
     proxy_.set_ready(true);
@@ -257,6 +264,7 @@ asio::awaitable<void> Service::run() {
     notify("READY=1\nSTATUS=serving");
     if (const auto interval = watchdog_interval())
       tasks_.spawn("watchdog", feed_watchdog(*interval));
+    tasks_.spawn("rest", rest());
     tasks_.spawn("watching for ends", ending_watch_.run());
     tasks_.spawn("warming", standing_warm_.run());
     while (!stopping_) co_await stop_asked_.wait();
@@ -336,6 +344,18 @@ asio::awaitable<void> Service::feed_watchdog(std::chrono::microseconds interval)
     co_await clock_.sleep_for(interval);
     co_await offload(store_.disk_pool(), [] {});
     notify("WATCHDOG=1");
+  }
+}
+
+asio::awaitable<void> Service::rest() {
+  std::chrono::nanoseconds seen = processor_time();
+  bool rested = true;  // The start has let go of what it needed.
+  for (;;) {
+    co_await clock_.sleep_for(rest_interval);
+    const std::chrono::nanoseconds used = processor_time() - std::exchange(seen, processor_time());
+    const bool busy = used > busy_processor_time;
+    if (!busy && !rested) co_await offload(store_.disk_pool(), [] { release_unused_memory(); });
+    rested = !busy;
   }
 }
 

@@ -65,6 +65,8 @@ class Service {
   asio::awaitable<void> drain();
   asio::awaitable<void> close();
   asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
+  // Gives memory back that only busier times needed.
+  asio::awaitable<void> rest();
   proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings) const;
   proxy::auth::Place place(const proxy::Registry& registry) const;
   asio::awaitable<proxy::auth::Identities::SignIn> sign_in(proxy::RegistryPtr registry,

@@ -77,6 +77,45 @@ struct Tables {
 
 std::vector<Digest> oldest_first(const Catalog& catalog) { return catalog.digests(); }
 
+// Rows in whatever order a file that somebody else wrote may give them.
+TEST(Catalog, RestoresLinksAndTheOrderOfUseWhateverTheOrderOfTheRows) {
+  SeededRandom random(7);
+  std::vector<Digest> digests;
+  for (int i = 0; i < 50; ++i) digests.push_back(named(std::to_string(i)));
+  const auto shuffle = [&](auto& rows) {
+    for (std::size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[random.next() % i]);
+  };
+  for (const bool sorted : {true, false}) {
+    SCOPED_TRACE(sorted);
+    Index::Contents contents;
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      contents.objects.push_back({.digest = digests[i],
+                                  .kind = ObjectKind::blob,
+                                  .size_bytes = 1,
+                                  .used_order = static_cast<std::int64_t>(i),
+                                  .used_unix_seconds = 1,
+                                  .reused = i >= 30});
+      for (std::size_t link = 0; link < i % 3; ++link)
+        contents.links.push_back({"r/" + std::to_string(link), digests[i], 1});
+    }
+    contents.links.push_back({"r/0", named("not held"), 1});
+    if (sorted) {
+      std::ranges::sort(contents.objects, {}, &ObjectRow::digest);
+      std::ranges::sort(contents.links, {}, &LinkRow::digest);
+    } else {
+      shuffle(contents.objects);
+      shuffle(contents.links);
+    }
+    Catalog catalog;
+    catalog.restore(std::move(contents));
+    EXPECT_EQ(catalog.digests(), digests);
+    EXPECT_EQ(catalog.protected_bytes(), 20 * cost_bytes(1));
+    for (std::size_t i = 0; i < digests.size(); ++i)
+      EXPECT_THAT(catalog.repositories_of(digests[i]), SizeIs(i % 3));
+    EXPECT_FALSE(catalog.linked("r/0", named("not held")));
+  }
+}
+
 TEST(Catalog, KeepsTheMarksOfBlobsThatWereBegun) {
   Catalog catalog;
   Tables tables;

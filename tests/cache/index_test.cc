@@ -69,12 +69,13 @@ TEST_F(IndexTest, GivesBackWhatWasWritten) {
   EXPECT_FALSE(contents.incomplete);
   EXPECT_THAT(index.set_aside(), IsEmpty());
   ASSERT_THAT(contents.objects, SizeIs(2));
-  EXPECT_EQ(contents.objects[0].digest, digest_of(Algorithm::sha512, "m"));
-  EXPECT_EQ(contents.objects[0].kind, ObjectKind::manifest);
-  EXPECT_EQ(contents.objects[0].size_bytes, 7u);
-  EXPECT_EQ(contents.objects[0].used_unix_seconds, 4);
-  EXPECT_EQ(contents.objects[1].digest, digest_of("a"));
-  EXPECT_EQ(contents.objects[1].used_order, 9);
+  // By digest: sha256 before sha512.
+  EXPECT_EQ(contents.objects[0].digest, digest_of("a"));
+  EXPECT_EQ(contents.objects[0].used_order, 9);
+  EXPECT_EQ(contents.objects[1].digest, digest_of(Algorithm::sha512, "m"));
+  EXPECT_EQ(contents.objects[1].kind, ObjectKind::manifest);
+  EXPECT_EQ(contents.objects[1].size_bytes, 7u);
+  EXPECT_EQ(contents.objects[1].used_unix_seconds, 4);
   ASSERT_THAT(contents.links, SizeIs(1));
   EXPECT_EQ(contents.links[0].repository, "contoso.azurecr.io/app");
   EXPECT_EQ(contents.links[0].checked_unix_seconds, 5);
