@@ -138,7 +138,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                         .connection = {.header_timeout = config_.proxy.limits.header_timeout,
                                        .idle_timeout = config_.proxy.limits.idle_timeout},
                         .kept_descriptors = kept_descriptors},
-                       proxy_, store_.disk_pool(), &front_),
+                       proxy_, store_.disk_pool(), &loops_, &front_),
       control_server_(loop_,
                       {.connections = control_connections,
                        .connections_per_user = control_connections_per_user,

@@ -24,6 +24,8 @@
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
 #include "proxy/front.h"
+#include "proxy/loops.h"
+#include "proxy/senders.h"
 
 namespace staithe::proxy {
 
@@ -68,10 +70,10 @@ class Server {
     std::uint64_t ended_slow = 0;  // the client did not take its answer
   };
 
-  // `handler`, `disk` and `front`, which is this server's alone, outlive it. With `front`
-  // connections are there for as long as it can answer them.
+  // All outlive it; `front` is this server's alone. With `loops` large files are sent there; with
+  // `front` connections are there for as long as it can answer them.
   Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
-         Front* front = nullptr);
+         Loops* loops = nullptr, Front* front = nullptr);
   // stop() comes first.
   ~Server();
 
@@ -131,6 +133,7 @@ class Server {
   Handler& handler_;
   asio::thread_pool& disk_;
   Front* const front_;
+  std::optional<Senders> senders_;  // before, and so after, the connections
   std::list<Listener> listeners_;
   Crowd crowd_;
   std::list<Connection> connections_;

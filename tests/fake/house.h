@@ -88,7 +88,7 @@ class House {
         proxy(io.get_executor(), registries, store, fills, tasks_, clock),
         front_(io.get_executor(), proxy.answers(), proxy.admission(), clock, 2),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
-                store.disk_pool(), &front_) {
+                store.disk_pool(), &loops_, &front_) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
     run(store.open());
     server_.listen(*proxy::ListenAddress::parse("127.0.0.1:0"), 0);
@@ -272,6 +272,7 @@ class House {
   proxy::Proxy proxy;
 
  private:
+  proxy::Loops loops_{1};
   proxy::Front front_;
   proxy::Server server_;
 };
