@@ -218,7 +218,8 @@ TEST_F(FrontTest, ForgetsWhatWasPurged) {
   keep(by_digest);
   keep(by_tag);
   keep(of_blob);
-  house.run(house.store.purge_all());
+  // What is still on its way to the disk stays, and is told to.
+  while (house.run(house.store.purge_all()).in_use.objects > 0) continue;
   for (const std::string& target : {by_digest, by_tag, of_blob}) EXPECT_FALSE(kept(target));
   EXPECT_EQ(house.proxy.answers().size(), 0U);
 }
@@ -335,6 +336,40 @@ TEST_F(FrontTest, EndsIdleConnectionsWhenItDrains) {
   EXPECT_NE(rest.find("Connection: close\r\n"), std::string::npos) << rest;
   house.run(house.server().drained());
   EXPECT_EQ(house.server().connections(), 0U);
+}
+
+TEST_F(FrontTest, GivesUpTheConnectionThatRestedLongestForANewcomer) {
+  keep(by_digest);
+  const std::string text = whole(by_digest);
+  Front front(house.io.get_executor(), house.proxy.answers(), house.proxy.admission(), house.clock,
+              2);
+  Server server(house.io.get_executor(),
+                {.connections = 2, .connections_per_user = 10, .connection = {}}, house.proxy,
+                house.store.disk_pool(), &front);
+  server.listen(*ListenAddress::parse("127.0.0.1:0"), 0);
+  server.start();
+  const auto join = [&] {
+    asio::ip::tcp::socket socket(house.io);
+    const auto before = server.figures().accepted;
+    socket.connect(House::endpoint_of(server.addresses().front()));
+    house.run_until_true([&] { return server.figures().accepted > before; });
+    return socket;
+  };
+  const auto ask = [&](asio::ip::tcp::socket& socket) {
+    asio::write(socket, asio::buffer(text_of("GET", by_digest)));
+    return read(socket, text.size());
+  };
+  auto first = join();
+  auto second = join();
+  EXPECT_EQ(ask(first), text);
+  auto third = join();
+  EXPECT_EQ(read(second, 1), "") << "it had no request, and the first had one";
+  EXPECT_EQ(ask(first), text);
+  EXPECT_EQ(ask(third), text);
+  EXPECT_EQ(server.figures().shed, 1U);
+  EXPECT_EQ(server.figures().open, 2U);
+  house.run(server.stop());
+  EXPECT_EQ(server.connections(), 0U);
 }
 
 TEST_F(FrontTest, SendsTheRestToAClientThatTakesItLate) {
