@@ -62,6 +62,7 @@ void Blob::condemn(Error error) {
   assert(whole_);
   whole_ = false;
   present_ = {};
+  condemned_ = true;
   fail(std::move(error));
 }
 

@@ -14,9 +14,10 @@
 //
 // The last byte is held back until the digest has matched, so that no client can receive a wrong
 // blob that looks complete. Only a reader of a part, which has no digest, may have it as it comes.
-// Lives on the loop: no member may be called from another thread.
+// Lives on the loop: no member but condemned() may be called from another thread.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
@@ -76,6 +77,8 @@ class Blob {
   // is reading it fails at the next wait_past().
   void condemn(Error error);
   const std::optional<Error>& error() const { return error_; }
+  // True once it has been condemned. The one thing here that other threads may look at.
+  const std::atomic<bool>& condemned() const { return condemned_; }
 
   // Has the file closed by this instead of here on the loop: the last close of a removed file gives
   // its space back, which takes long for a large one.
@@ -101,6 +104,7 @@ class Blob {
   Extents present_;
   bool whole_ = false;
   std::optional<Error> error_;
+  std::atomic<bool> condemned_ = false;
   std::size_t readers_ = 0;
   std::function<void(File)> close_;
   std::function<void(std::uint64_t)> on_wait_;

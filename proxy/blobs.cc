@@ -12,8 +12,6 @@ namespace {
 
 constexpr std::string_view media_type = "application/octet-stream";
 constexpr std::size_t hash_step_bytes = 1024 * 1024;
-// Of a stored blob, how much is sent before it is seen whether its file was found damaged.
-constexpr std::uint64_t most_at_once_bytes = 4 * 1024 * 1024;
 
 std::string describe(const Registry& registry, const std::string& repository,
                      const cache::Digest& digest) {
@@ -225,9 +223,8 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
   while (sent < end) {
     const std::uint64_t before = exchange.body_bytes_sent();
     try {
-      const std::uint64_t ready =
-          std::min({end, co_await blob->wait_past(sent, held), sent + most_at_once_bytes});
-      co_await exchange.send_file(blob->file().fd(), sent, ready);
+      const std::uint64_t ready = std::min(end, co_await blob->wait_past(sent, held));
+      co_await exchange.send_file(blob->file().fd(), sent, ready, &blob->condemned());
     } catch (const Failure& failure) {
       broken = failure.error();
     }

@@ -157,25 +157,47 @@ asio::awaitable<void> Exchange::send(std::span<const char> bytes) {
   sent_ += bytes.size();
 }
 
-asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint64_t end) {
+// What has been sent counts however the sending ends.
+class Connection::Sending {
+ public:
+  explicit Sending(Exchange& exchange) : exchange_(exchange) {
+    connection().sending_ = &progress;
+    connection().held_up_ = {};
+  }
+  ~Sending() {
+    const auto now = std::chrono::steady_clock::now();
+    connection().offer_held_up(now);
+    connection().pace_.rest(now);
+    connection().sending_ = nullptr;
+    connection().written_bytes_ += static_cast<std::int64_t>(progress.sent_bytes());
+    exchange_.sent_ += progress.sent_bytes();
+  }
+  Sending(const Sending&) = delete;
+  Sending& operator=(const Sending&) = delete;
+
+  SendProgress progress;
+
+ private:
+  Connection& connection() { return exchange_.connection_; }
+  Exchange& exchange_;
+};
+
+asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint64_t end,
+                                          const std::atomic<bool>* stop) {
   if (begin == end) co_return;
   assert(!announced_ || sent_ + (end - begin) <= *announced_);
+  assert(!chunked_ || !stop);
   if (chunked_) {
     const ChunkSize size(end - begin);
     co_await write({asio::buffer(size.text())});
   }
-  const std::uint64_t before = sent_;
-  co_await proxy::send_file(
-      connection_.socket_, connection_.disk_, fd, begin, end,
-      [this, before](std::uint64_t bytes) {
-        connection_.written_bytes_ += static_cast<std::int64_t>(before + bytes - sent_);
-        sent_ = before + bytes;
-      },
-      [this](bool held_up) {
-        const auto now = std::chrono::steady_clock::now();
-        held_up ? connection_.pace_.offer(now) : connection_.pace_.rest(now);
-        connection_.phase_ = held_up ? Connection::Phase::send : Connection::Phase::answer;
-      });
+  {
+    Socket& socket = connection_.socket_;
+    if (!socket.native_non_blocking()) socket.native_non_blocking(true);
+    Connection::Sending sending(*this);
+    co_await proxy::send_file(socket.native_handle(), {fd, begin, end}, stop, connection_.senders_,
+                              connection_.disk_, sending.progress);
+  }
   if (chunked_) co_await write({asio::buffer("\r\n", 2)});
 }
 
@@ -195,11 +217,12 @@ void Exchange::close_after_answer() { connection_.keep_alive_ = false; }
 // ---- Connection --------------------------------------------------------------------------------
 
 Connection::Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
-                       asio::thread_pool& disk)
+                       asio::thread_pool& disk, Senders* senders)
     : socket_(std::move(socket)),
       limits_(limits),
       handler_(handler),
       disk_(disk),
+      senders_(senders),
       buffer_(limits.head_bytes + read_step_bytes),
       pace_(limits.idle_timeout,
             least_bytes_per_second *
@@ -223,14 +246,27 @@ void Connection::drain() {
 
 bool Connection::overdue(SteadyTime now) {
   if (now >= deadline_) return true;
-  return pace_.due(now) && pace_.too_slow(now, taken_bytes());
+  if (sending_) offer_held_up(now);
+  const bool slow = pace_.due(now) && pace_.too_slow(now, taken_bytes());
+  if (sending_) pace_.rest(now);
+  return slow;
+}
+
+// As if it had held it up without a break for as long as it has since this was called last: all
+// that counts is how long that was.
+void Connection::offer_held_up(SteadyTime now) {
+  const auto so_far = sending_->held_up_for(now);
+  if (so_far <= held_up_) return;
+  pace_.offer(now - (so_far - held_up_));
+  held_up_ = so_far;
 }
 
 std::int64_t Connection::taken_bytes() {
   // What stands in the socket has left us and has not reached the client.
   int in_socket = 0;
   if (::ioctl(socket_.native_handle(), SIOCOUTQ, &in_socket) != 0) in_socket = 0;
-  return written_bytes_ - in_socket;
+  const std::uint64_t of_file = sending_ ? sending_->sent_bytes() : 0;
+  return written_bytes_ + static_cast<std::int64_t>(of_file) - in_socket;
 }
 
 void Connection::shrink_buffer() {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
@@ -31,6 +32,7 @@
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
 #include "proxy/peer.h"
+#include "proxy/send.h"
 
 namespace staithe::proxy {
 
@@ -86,8 +88,10 @@ class Exchange {
                               std::optional<std::uint64_t> content_length,
                               bool body_at_hand = false);
   asio::awaitable<void> send(std::span<const char> bytes);
-  // Bytes `begin`..`end` of a file, without passing through this process.
-  asio::awaitable<void> send_file(int fd, std::uint64_t begin, std::uint64_t end);
+  // Bytes `begin`..`end` of a file, without passing through this process. Ends soon, with less
+  // sent, once `stop` (null: never) is true. Of a chunked body nothing may be left out.
+  asio::awaitable<void> send_file(int fd, std::uint64_t begin, std::uint64_t end,
+                                  const std::atomic<bool>* stop = nullptr);
   // After the last byte of a chunked body.
   asio::awaitable<void> finish();
 
@@ -135,9 +139,10 @@ class Handler {
 
 class Connection : public Crowd::Guest {
  public:
-  // `handler` and `disk` outlive the connection.
+  // `handler`, `disk` and `senders` outlive the connection. Without `senders` files are sent on the
+  // loop, too.
   Connection(Socket socket, const ConnectionLimits& limits, Handler& handler,
-             asio::thread_pool& disk);
+             asio::thread_pool& disk, Senders* senders = nullptr);
 
   // Serves requests until the connection ends. Does not throw for what a peer does.
   asio::awaitable<void> run();
@@ -147,7 +152,7 @@ class Connection : public Crowd::Guest {
 
   // What a connection waits for.
   enum class Phase { idle, head, answer, send, end };
-  Phase phase() const { return phase_; }
+  Phase phase() const { return sending_ && sending_->held_up() ? Phase::send : phase_; }
   // True once it has waited for too long.
   bool overdue(SteadyTime now);
   // Ends it from outside: shuts the socket down; run() then returns.
@@ -166,6 +171,9 @@ class Connection : public Crowd::Guest {
   asio::awaitable<void> handle(Exchange& exchange);
   asio::awaitable<void> linger();
   void set_deadline(std::chrono::milliseconds from_now);
+  class Sending;
+  // Lets the pace know for how long the client has held up the sending that is under way.
+  void offer_held_up(SteadyTime now);
   // Bytes that the client has taken from us and from the kernel, of all answers.
   std::int64_t taken_bytes();
   // For the next request: no more memory than a waiting connection needs.
@@ -175,10 +183,13 @@ class Connection : public Crowd::Guest {
   const ConnectionLimits& limits_;
   Handler& handler_;
   asio::thread_pool& disk_;
+  Senders* const senders_;
   boost::beast::flat_buffer buffer_;
   SteadyTime deadline_;
   Pace pace_;
-  std::int64_t written_bytes_ = 0;  // into the socket
+  std::int64_t written_bytes_ = 0;         // into the socket
+  const SendProgress* sending_ = nullptr;  // of a file, while one is on its way
+  std::chrono::nanoseconds held_up_{};     // of it, what pace_ knows
   Phase phase_ = Phase::idle;
   bool draining_ = false;
   bool keep_alive_ = true;  // after the current answer

@@ -150,7 +150,9 @@ Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio
              [](std::string_view name, std::string_view sentence) {
                log::error("server task failed", {{"task", name}, {"error", sentence}});
              }),
-      changed_(loop) {}
+      changed_(loop) {
+  if (loops) senders_.emplace(*loops);
+}
 
 Server::~Server() {
   assert(connections_.empty() && refused_.empty());
@@ -276,8 +278,9 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
       break;
   }
   ++figures_.accepted;
-  const auto connection = connections_.emplace(connections_.end(), std::move(socket),
-                                               limits_.connection, handler_, disk_);
+  const auto connection =
+      connections_.emplace(connections_.end(), std::move(socket), limits_.connection, handler_,
+                           disk_, senders_ ? &*senders_ : nullptr);
   connection->set_peer(user);
   crowd_.enter(*connection, user);
   asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});

@@ -23,6 +23,7 @@
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
 #include "proxy/loops.h"
+#include "proxy/senders.h"
 
 namespace staithe::proxy {
 
@@ -126,6 +127,7 @@ class Server {
   Handler& handler_;
   asio::thread_pool& disk_;
   Loops* const loops_;
+  std::optional<Senders> senders_;  // before, and so after, the connections
   std::list<Listener> listeners_;
   Crowd crowd_;
   std::list<Connection> connections_;
