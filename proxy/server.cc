@@ -68,6 +68,14 @@ bool is_loopback(const sockaddr_storage& address) {
   return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
 }
 
+// What comes to a listening socket is of this machine, where nothing is lost and nothing queues for
+// a line: a congestion control that paces what it sends (BBR, the default of some machines) takes
+// half of the rate and more. Accepted sockets inherit it; "reno" is in every kernel, for everybody.
+void send_unpaced(int listener) {
+  constexpr std::string_view name = "reno";
+  ::setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, name.data(), name.size());
+}
+
 std::string address_of(int fd) {
   sockaddr_storage storage{};
   socklen_t size = sizeof storage;
@@ -186,6 +194,7 @@ void Server::listen(const ListenAddress& address, unsigned unix_mode) {
     if (error) throw_listen(text, error.message());
     acceptor.set_option(asio::socket_base::reuse_address(true));
     if (endpoint.protocol() == asio::ip::tcp::v6()) acceptor.set_option(asio::ip::v6_only(true));
+    send_unpaced(acceptor.native_handle());
     acceptor.bind({endpoint.data(), endpoint.size()}, error);
   }
   if (error) throw_listen(text, error.message());
@@ -201,6 +210,7 @@ void Server::adopt(int fd) {
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0)
     throw Failure(Errc::config, "a passed socket cannot be used: " + describe_errno(errno));
   const bool tcp = storage.ss_family != AF_UNIX;
+  if (tcp) send_unpaced(fd);
   Acceptor acceptor(loop_, asio::generic::stream_protocol(storage.ss_family, tcp ? IPPROTO_TCP : 0),
                     fd);
   listeners_.push_back({std::move(acceptor), address_of(fd), {}, tcp});
