@@ -20,8 +20,11 @@
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 
 #include "cache/digest.h"
@@ -55,10 +58,13 @@ class Blob {
   enum class End { held_back, as_it_comes };
   // Up to where the bytes from `offset` on may be read now; `offset` if they may not.
   std::uint64_t ready_from(std::uint64_t offset, End end) const;
-  // Waits until bytes from `offset` on may be read, or the blob is whole; returns up to where.
-  // Throws Failure with the writer's error if it gave up.
-  asio::awaitable<std::uint64_t> wait_past(std::uint64_t offset, End end = End::held_back);
-  // Is told the offset whenever somebody begins to wait for bytes that are not there, so that the
+  // Waits until `least_bytes` (> 0) from `offset` on may be read, or all that there will be;
+  // returns up to where. If the writer is so slow that this takes longer than 10 ms, less is
+  // enough, so that a reader may ask for as much as is worth waking up for. Throws Failure with the
+  // writer's error if it gave up.
+  asio::awaitable<std::uint64_t> wait_past(std::uint64_t offset, End end = End::held_back,
+                                           std::uint64_t least_bytes = 1);
+  // Is told the first that is missing whenever somebody begins to wait for bytes, so that the
   // writer can see to them first. Called within wait_past(), so it must do little.
   void on_wait(std::function<void(std::uint64_t)> told) { on_wait_ = std::move(told); }
 
@@ -98,6 +104,19 @@ class Blob {
   std::size_t readers() const { return readers_; }
 
  private:
+  // One that waits in wait_past().
+  class Waiter;
+  // By the end of what they wait for, so that each step of the writer has to do with those whose
+  // bytes have come, not with all.
+  using Waiters = std::multimap<std::uint64_t, Waiter*>;
+
+  // Where the `least_bytes` end, as far as they can be had before the blob is whole.
+  std::uint64_t enough(std::uint64_t offset, End end, std::uint64_t least_bytes) const;
+  void wake(Waiters::iterator first, Waiters::iterator last, bool with_less);
+  // Those who have waited for a while take what there is.
+  void wake_in_a_while();
+  void wake_all();
+
   Digest digest_;
   File file_;
   std::optional<std::uint64_t> size_bytes_;
@@ -108,7 +127,13 @@ class Blob {
   std::size_t readers_ = 0;
   std::function<void(File)> close_;
   std::function<void(std::uint64_t)> on_wait_;
-  Event changed_;
+  asio::any_io_executor loop_;
+  Waiters waiters_;
+  asio::steady_timer while_;
+  bool in_a_while_ = false;
+  // Ends with the blob: what is queued on the loop by then does nothing.
+  std::shared_ptr<Blob*> alive_;
+  Event ended_;  // whole, or failed
 };
 
 }  // namespace staithe::cache

@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::string_view media_type = "application/octet-stream";
 constexpr std::size_t hash_step_bytes = 1024 * 1024;
+// Of a growing blob, how much a reader waits for: some 20 us to wake up and to be sent are little
+// beside it, and it is little beside what the socket holds.
+constexpr std::uint64_t stride_bytes = 2 * 1024 * 1024;
 
 std::string describe(const Registry& registry, const std::string& repository,
                      const cache::Digest& digest) {
@@ -223,7 +226,9 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
   while (sent < end) {
     const std::uint64_t before = exchange.body_bytes_sent();
     try {
-      const std::uint64_t ready = std::min(end, co_await blob->wait_past(sent, held));
+      // The first bytes at once, then as many as are worth a step of every reader.
+      const std::uint64_t stride = sent == range.begin ? 1 : std::min(end - sent, stride_bytes);
+      const std::uint64_t ready = std::min(end, co_await blob->wait_past(sent, held, stride));
       co_await exchange.send_file(blob->file().fd(), sent, ready, &blob->condemned());
     } catch (const Failure& failure) {
       broken = failure.error();

@@ -195,7 +195,7 @@ asio::awaitable<void> Exchange::send_file(int fd, std::uint64_t begin, std::uint
     Socket& socket = connection_.socket_;
     if (!socket.native_non_blocking()) socket.native_non_blocking(true);
     Connection::Sending sending(*this);
-    co_await proxy::send_file(socket.native_handle(), {fd, begin, end}, stop, connection_.senders_,
+    co_await proxy::send_file(socket, {fd, begin, end}, stop, connection_.senders_,
                               connection_.disk_, sending.progress);
   }
   if (chunked_) co_await write({asio::buffer("\r\n", 2)});

@@ -15,7 +15,6 @@
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/empty_body.hpp>
@@ -38,7 +37,6 @@ namespace staithe::proxy {
 
 namespace asio = boost::asio;
 
-using Socket = asio::generic::stream_protocol::socket;
 struct ConnectionLimits {
   std::chrono::milliseconds header_timeout{10'000};
   // Between requests; and the window in which a client has to take some of what there is for it.

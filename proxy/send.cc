@@ -98,12 +98,18 @@ class Watch {
   asio::posix::stream_descriptor descriptor_;
 };
 
-// Lives in the coroutine that waits for it; runs on one loop.
+// Lives in the coroutine that waits for it; runs on one loop, `elsewhere` or on the socket's own.
 class Job {
  public:
-  Job(int socket, FileStretch rest, const std::atomic<bool>* stop, asio::thread_pool& disk,
-      SendProgress& progress)
-      : socket_(socket), rest_(rest), stop_(stop), disk_(disk), progress_(progress) {}
+  Job(Socket& socket, bool elsewhere, FileStretch rest, const std::atomic<bool>* stop,
+      asio::thread_pool& disk, SendProgress& progress)
+      : socket_(socket),
+        out_(socket.native_handle()),
+        elsewhere_(elsewhere),
+        rest_(rest),
+        stop_(stop),
+        disk_(disk),
+        progress_(progress) {}
 
   asio::awaitable<void> run() {
     const asio::any_io_executor loop = co_await asio::this_coro::executor;
@@ -113,10 +119,14 @@ class Job {
       rest_.begin += step.sent;
       progress_.add(step.sent);
       if (step.error == EAGAIN) {
-        if (!watch) watch.emplace(loop, socket_);
+        if (elsewhere_ && !watch) watch.emplace(loop, out_);
         const auto began = std::chrono::steady_clock::now();
         progress_.hold_up(began);
-        co_await watch->writable();
+        if (watch) {
+          co_await watch->writable();
+        } else {
+          co_await socket_.async_wait(Socket::wait_write, asio::use_awaitable);
+        }
         const auto ended = std::chrono::steady_clock::now();
         progress_.go_on(ended);
         if (ended - began > samples_last) in_memory_until_ = 0;
@@ -139,13 +149,15 @@ class Job {
     if (in_memory_until_ <= turn.begin) in_memory_until_ = in_page_cache(turn);
     if (in_memory_until_ > turn.begin) {
       turn.end = std::min(turn.end, in_memory_until_);
-      co_return send_now(socket_, turn);
+      co_return send_now(out_, turn);
     }
     turn.end = std::min(turn.end, turn.begin + disk_step_bytes);
-    co_return co_await offload(disk_, [this, turn] { return send_now(socket_, turn); });
+    co_return co_await offload(disk_, [this, turn] { return send_now(out_, turn); });
   }
 
-  const int socket_;
+  Socket& socket_;  // of its own loop; another touches but its descriptor
+  const int out_;
+  const bool elsewhere_;
   FileStretch rest_;
   const std::atomic<bool>* const stop_;
   asio::thread_pool& disk_;
@@ -183,17 +195,17 @@ std::uint64_t in_page_cache(FileStretch stretch) {
   return stretch.begin + (stretch.end - 1 - stretch.begin) / sample_bytes * sample_bytes;
 }
 
-asio::awaitable<void> send_file(int socket, FileStretch stretch, const std::atomic<bool>* stop,
+asio::awaitable<void> send_file(Socket& socket, FileStretch stretch, const std::atomic<bool>* stop,
                                 Senders* senders, asio::thread_pool& disk, SendProgress& progress) {
   assert(stretch.begin <= stretch.end);
   if (stretch.end - stretch.begin <= most_at_once_bytes && in_page_cache(stretch) == stretch.end) {
-    const Step step = send_now(socket, stretch);
+    const Step step = send_now(socket.native_handle(), stretch);
     stretch.begin += step.sent;
     progress.add(step.sent);
     if (step.error != 0 && step.error != EAGAIN) throw_error(step.error);
   }
   if (stretch.begin == stretch.end) co_return;
-  Job job(socket, stretch, stop, disk, progress);
+  Job job(socket, senders != nullptr, stretch, stop, disk, progress);
   if (senders) {
     const Senders::Place place(*senders);
     co_await run_on(place.loop().get_executor(), job);

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <cstdint>
@@ -20,6 +21,10 @@
 #include "proxy/senders.h"
 
 namespace staithe::proxy {
+
+namespace asio = boost::asio;
+
+using Socket = asio::generic::stream_protocol::socket;
 
 // How far a sending has come. Written by the thread that sends, read by any.
 class SendProgress {
@@ -62,7 +67,7 @@ struct FileStretch {
 // with no more than 4 MiB sent from then on. Without `senders` the job runs on the caller's loop.
 // Throws system_error when the peer is gone, Failure(storage_failed) when the file is shorter or
 // unreadable.
-asio::awaitable<void> send_file(int socket, FileStretch stretch, const std::atomic<bool>* stop,
+asio::awaitable<void> send_file(Socket& socket, FileStretch stretch, const std::atomic<bool>* stop,
                                 Senders* senders, asio::thread_pool& disk, SendProgress& progress);
 
 // How far from its beginning the stretch is in the page cache, as far as samples tell: `begin` if
