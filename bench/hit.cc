@@ -283,7 +283,7 @@ void compare(const Options& options) {
   std::vector<std::string> names;
   for (const auto& peer : peers) names.push_back(peer->name());
   Report report(names);
-  note_machine(programs, report);
+  note_machine(programs, options.directory, report);
   report.note("network", options.network);
   report.note("runs", std::to_string(options.runs));
   report.note("window", std::to_string(options.window_milliseconds) + " ms");
