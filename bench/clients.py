@@ -241,7 +241,7 @@ def main() -> None:
     if options.quick:
         options.runs = 1
     report = Report(["direct", "staithe", "registry"])
-    report.note_machine()
+    report.note_machine(options.directory)
     report.note("network", own_loopback(options.congestion))
     report.note("runs", str(options.runs))
     scratch = Path(tempfile.mkdtemp(prefix="staithe-", dir=options.directory))

@@ -34,6 +34,7 @@ constexpr std::uint64_t traced_blobs = 4;
 
 struct Options {
   bool quick = false;
+  bool pinned = false;
   int runs = 5;
   int window_milliseconds = 2'000;
   int patience_seconds = 120;
@@ -159,6 +160,7 @@ Run run_once(const Step& step, Peer& peer, Process& origin, const Options& optio
     return machine_cpu_seconds() - own_cpu_seconds() - peer.process().cpu_seconds() -
            origin.cpu_seconds();
   };
+  plan.pinned = options.pinned;
   plan.opened = [&] {
     run.others_cores = others_cpu();
     run.cpu_seconds = peer.process().cpu_seconds();
@@ -283,9 +285,10 @@ void compare(const Options& options) {
   std::vector<std::string> names;
   for (const auto& peer : peers) names.push_back(peer->name());
   Report report(names);
-  note_machine(programs, report);
+  note_machine(programs, options.directory, report);
   report.note("network", options.network);
   report.note("runs", std::to_string(options.runs));
+  report.note("clients", options.pinned ? "on the last processor" : "anywhere");
   report.note("window", std::to_string(options.window_milliseconds) + " ms");
   report.note("load before", load_average());
 
@@ -340,6 +343,9 @@ int main(int argc, char** argv) {
   options.directory = beside_this_program();
   CLI::App app("How fast is a hit, beside other caches and beside the limit of the machine?");
   app.add_flag("--quick", options.quick, "a small blob and counts only: does all answer right?");
+  app.add_flag("--pin", options.pinned,
+               "keep the clients on the last processor: less spread, but a server of several "
+               "threads has one to itself less");
   app.add_option("--runs", options.runs, "runs of each row and server")->check(CLI::Range(1, 100));
   app.add_option("--window", options.window_milliseconds, "milliseconds of one run")
       ->check(CLI::Range(100, 60'000));

@@ -120,12 +120,14 @@ class Turns {
   std::uint64_t asked_ = 0;
 };
 
-// Keeps this thread on the machine's last processor for as long as it lives. Left alone, the
-// scheduler now and then puts clients and server on the same one, and the rate is half of what it
-// was; the server may run anywhere.
+// Keeps this thread on the machine's last processor for as long as it lives, where that is asked
+// for. Left alone, the scheduler now and then puts clients and server on the same one, and the rate
+// is half of what it was; the server may run anywhere.
 class Pinned {
  public:
-  Pinned() {
+  explicit Pinned(bool wanted) {
+    CPU_ZERO(&before_);
+    if (!wanted) return;
     if (::sched_getaffinity(0, sizeof before_, &before_) != 0) CPU_ZERO(&before_);
     for (std::size_t cpu = CPU_SETSIZE; cpu-- > 0;) {
       if (!CPU_ISSET(cpu, &before_)) continue;
@@ -149,7 +151,7 @@ class Pinned {
 }  // namespace
 
 LoadResult run_load(const LoadPlan& plan) {
-  const Pinned pinned;
+  const Pinned pinned(plan.pinned);
   const cache::File poll(::epoll_create1(EPOLL_CLOEXEC));
   std::vector<std::unique_ptr<Client>> clients;
   for (unsigned i = 0; i < plan.connections; ++i) {

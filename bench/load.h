@@ -4,8 +4,7 @@
 // Every answer is checked: its status, its length, that the connection stays. One that is wrong
 // ends the measurement with a Failure, since a rate of wrong answers is no rate. Bodies are
 // received and let go in the kernel (MSG_TRUNC), so that on a machine of few cores the clients cost
-// little beside the server; fetch() is the one that looks at the bytes. The thread stays on one
-// processor.
+// little beside the server; fetch() is the one that looks at the bytes.
 #pragma once
 
 #include <chrono>
@@ -37,6 +36,7 @@ struct LoadPlan {
   std::chrono::milliseconds warm_up{200};
   std::chrono::milliseconds window{2'000};
   std::uint64_t count = 0;
+  bool pinned = false;  // the clients stay on the machine's last processor
   // Called when the window opens and when it closes, with all connections still there.
   std::function<void()> opened = [] {};
   std::function<void()> closed = [] {};

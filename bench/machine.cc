@@ -12,12 +12,15 @@
 
 namespace staithe::bench {
 
-void note_machine(const Programs& programs, Report& report) {
+void note_machine(const Programs& programs, const std::filesystem::path& directory,
+                  Report& report) {
   utsname kernel{};
   ::uname(&kernel);
   report.note("cores", std::to_string(std::thread::hardware_concurrency()));
   report.note("cpu", output_of("sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1"));
   report.note("kernel", std::string(kernel.sysname) + " " + kernel.release);
+  report.note("disk", output_of("df --output=source,fstype '" + directory.string() +
+                                "' | tail -n 1 | tr -s ' '"));
   report.note("staithed", output_of("'" + programs.staithed.parent_path().string() +
                                     "/staithe' version 2>/dev/null | head -n 1"));
   report.note("docker-registry", output_of("'" + programs.registry.string() + "' --version"));

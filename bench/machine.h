@@ -8,8 +8,8 @@
 
 namespace staithe::bench {
 
-// Processor, kernel, disk and the versions of all programs.
-void note_machine(const Programs& programs, Report& report);
+// Processor, kernel, the file system that `directory` is on, and the versions of all programs.
+void note_machine(const Programs& programs, const std::filesystem::path& directory, Report& report);
 std::string load_average();
 
 // Where this program was built: a real disk, as a cache has, and not a file system in memory.

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import socket
 import statistics
 import struct
@@ -61,10 +62,14 @@ class Report:
     def note(self, name: str, value: str) -> None:
         self._notes[name] = value
 
-    def note_machine(self) -> None:
+    def note_machine(self, directory: Path) -> None:
         model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
         self.note("cores", str(os.cpu_count()))
         self.note("cpu", model[1] if model else "unknown")
+        disk = subprocess.run(
+            ["df", "--output=source,fstype", directory], capture_output=True, text=True, check=True
+        )
+        self.note("disk", " ".join(disk.stdout.splitlines()[-1].split()))
         self.note("kernel", f"{platform.system()} {platform.release()}")
 
     def table(self) -> str:
@@ -171,7 +176,8 @@ def own_loopback(congestion: str) -> str:
 
 
 def arguments(doc: str | None, runs: int) -> argparse.ArgumentParser:
-    """With what all of them take."""
+    """With what all of them take. A script that is told to end removes what it has made."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="once and small: only that it works")
     parser.add_argument("--runs", type=int, default=runs)
