@@ -4,8 +4,11 @@
 // answers. What could not be removed stays stored and is told. Who reads a blob meanwhile reads on,
 // since its file has only lost its name.
 #include <algorithm>
+#include <array>
+#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <ranges>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "cache/eviction.h"
@@ -205,6 +208,7 @@ asio::awaitable<Purged> Store::purge_unused(std::chrono::seconds age) {
 }
 
 asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& purged) {
+  using namespace asio::experimental::awaitable_operators;
   struct Removal {
     Doomed object;
     std::uint64_t size_bytes;
@@ -241,23 +245,36 @@ asio::awaitable<void> Store::purge_objects(std::vector<Doomed> doomed, Purged& p
     if (removals.empty()) continue;
     for (const Removal& removal : removals) forget_open(removal.object.digest);
     const Leaving under_way(*this, std::move(leaving));
-    std::vector<std::string> remove_faults;
-    co_await offload(disk_pool_, [&] {
+    // Where the file system discards blocks as they are freed, a removal is a wait for the device,
+    // and two wait at once; the other half of the pool is for those who read.
+    struct Share {
+      std::span<Removal> removals;
+      std::vector<std::string> faults = {};
+    };
+    const auto remove = [&](Share& share) {
       const bool here = in_place();
-      for (Removal& removal : removals) {
+      for (Removal& removal : share.removals) {
         try {
           if (!here)
             throw Failure(Errc::storage_failed,
                           layout_.root().string() + " was removed or replaced while it was in use");
           disk_.remove(layout_.object(removal.object.kind, removal.object.digest));
           removal.gone = true;
-          directories.insert(layout_.directory(removal.object.kind, removal.object.digest));
         } catch (const Failure& failure) {
-          remove_faults.emplace_back(failure.what());
+          share.faults.emplace_back(failure.what());
         }
       }
-    });
-    for (std::string& fault : remove_faults) tell(unremoved, std::move(fault));
+    };
+    const std::span all(removals);
+    std::array<Share, 2> shares = {Share{all.first(all.size() / 2)},
+                                   Share{all.subspan(all.size() / 2)}};
+    co_await (offload(disk_pool_, [&] { remove(shares[0]); }) &&
+              offload(disk_pool_, [&] { remove(shares[1]); }));
+    for (Share& share : shares)
+      for (std::string& fault : share.faults) tell(unremoved, std::move(fault));
+    for (const Removal& removal : removals)
+      if (removal.gone)
+        directories.insert(layout_.directory(removal.object.kind, removal.object.digest));
     for (const Removal& removal : removals) {
       if (!removal.gone) {
         purged.failed.add(removal.size_bytes);

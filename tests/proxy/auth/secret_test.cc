@@ -1,7 +1,7 @@
 #include "proxy/auth/secret.h"
 
-#include <gtest/gtest.h>
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include <concepts>
 #include <ostream>
