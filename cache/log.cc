@@ -4,6 +4,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spdlog/async_logger.h>
+#include <spdlog/details/thread_pool.h>
+#include <spdlog/sinks/sink.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,15 +16,11 @@
 #include <cassert>
 #include <cerrno>
 #include <cmath>
-#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <shared_mutex>
-#include <thread>
 #include <utility>
 
 #include "cache/escape.h"
@@ -181,68 +180,26 @@ std::string format_journal(Level level, Event event, Fields fields) {
   });
 }
 
-// Lines on their way to the sink. Takes memory only for those that wait.
-class Queue {
- public:
-  explicit Queue(std::size_t most_lines) : most_lines_(most_lines) {}
-
-  void push(std::string line) {
-    std::string lost;  // Freed without the lock.
-    {
-      const std::scoped_lock lock(mutex_);
-      if (lines_.size() >= most_lines_) {
-        lost = std::move(lines_.front());
-        lines_.pop_front();
-        overruns_.fetch_add(1);
-      }
-      lines_.push_back(std::move(line));
-    }
-    came_.notify_one();
-  }
-  // The oldest, once there is one; none once all are taken and close() was called.
-  std::optional<std::string> pop() {
-    std::unique_lock lock(mutex_);
-    came_.wait(lock, [this] { return closed_ || !lines_.empty(); });
-    if (lines_.empty()) return std::nullopt;
-    std::string line = std::move(lines_.front());
-    lines_.pop_front();
-    return line;
-  }
-  void close() {
-    {
-      const std::scoped_lock lock(mutex_);
-      closed_ = true;
-    }
-    came_.notify_one();
-  }
-  // How many lines gave way to later ones.
-  std::uint64_t overruns() const { return overruns_.load(); }
-
- private:
-  const std::size_t most_lines_;
-  std::mutex mutex_;
-  std::condition_variable came_;
-  std::deque<std::string> lines_;
-  bool closed_ = false;
-  std::atomic<std::uint64_t> overruns_{0};
-};
-
 // Writes finished lines, on the backend's thread. Every wait ends at the deadline of stop().
-class Sink {
+class Sink final : public spdlog::sinks::sink {
  public:
-  Sink(Format format, const Settings& settings, const Queue& queue)
-      : format_(format), fd_(settings.fd), queue_(queue) {
+  Sink(Format format, const Settings& settings) : format_(format), fd_(settings.fd) {
     if (format == Format::journal) connect_journal(settings.journal_socket);
   }
-  ~Sink() {
+  ~Sink() override {
     if (journal_ >= 0) close(journal_);
   }
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
 
-  void write(std::string_view line) {
-    if (deliver(line)) report_losses();
+  void log(const spdlog::details::log_msg& message) override {
+    if (deliver(std::string_view(message.payload.data(), message.payload.size()))) report_losses();
   }
+  void flush() override {}
+  void set_pattern(const std::string&) override {}
+  void set_formatter(std::unique_ptr<spdlog::formatter>) override {}
+
+  void set_queue(spdlog::details::thread_pool* queue) { queue_ = queue; }
   void give_up_at(steady_clock::time_point when) { deadline_.store(when); }
   std::uint64_t refused() const { return refused_.load(); }
 
@@ -308,7 +265,7 @@ class Sink {
 
   // Says in the log itself that there is a gap, as soon as the sink takes lines again.
   void report_losses() {
-    const std::uint64_t lost = queue_.overruns() + refused();
+    const std::uint64_t lost = queue_->overrun_counter() + refused();
     if (lost == reported_) return;
     const std::uint64_t lines = lost - std::exchange(reported_, lost);
     deliver(format_line(format_, Level::warn, now(), "log lines were lost: the sink is too slow",
@@ -318,7 +275,7 @@ class Sink {
   const Format format_;
   const int fd_;
   int journal_ = -1;
-  const Queue& queue_;
+  spdlog::details::thread_pool* queue_ = nullptr;  // outlives its thread, on which this runs
   std::uint64_t reported_ = 0;
   std::atomic<std::uint64_t> refused_{0};
   std::atomic<steady_clock::time_point> deadline_{steady_clock::time_point::max()};
@@ -329,45 +286,43 @@ class Backend {
  public:
   Backend(Format format, const Settings& settings)
       : format_(format),
-        queue_(settings.queue_lines),
-        sink_(format, settings, queue_),
-        thread_([this] { run(); }) {}
-  Backend(const Backend&) = delete;
-  Backend& operator=(const Backend&) = delete;
-  ~Backend() { end(); }
-
-  void write(Level level, Event event, Fields fields) {
-    queue_.push(format_line(format_, level, now(), event, fields));
+        sink_(std::make_shared<Sink>(format, settings)),
+        pool_(std::make_shared<spdlog::details::thread_pool>(
+            settings.queue_lines, 1,
+            [] {
+              // Signals are the loop's; a closed pipe is an error of write().
+              sigset_t all;
+              sigfillset(&all);
+              pthread_sigmask(SIG_BLOCK, &all, nullptr);
+              pthread_setname_np(pthread_self(), kThreadName);
+            })),
+        logger_(std::make_shared<spdlog::async_logger>(
+            "staithe", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest)) {
+    sink_->set_queue(pool_.get());
+    logger_->set_level(spdlog::level::trace);  // the threshold is ours
   }
 
-  std::uint64_t dropped() const { return queue_.overruns() + sink_.refused(); }
+  void write(Level level, Event event, Fields fields) {
+    const std::string line = format_line(format_, level, now(), event, fields);
+    logger_->log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
+  }
+
+  std::uint64_t dropped() const { return pool_->overrun_counter() + sink_->refused(); }
 
   // Writes what is queued, at the longest until `deadline`, and says how many lines were lost.
   std::uint64_t finish(steady_clock::time_point deadline) {
-    sink_.give_up_at(deadline);
-    end();
-    return dropped();
+    sink_->give_up_at(deadline);
+    // The queue's thread is joined by the pool's destructor; afterwards nothing overruns.
+    const std::uint64_t overruns = pool_->overrun_counter();
+    pool_.reset();
+    return overruns + sink_->refused();
   }
 
  private:
-  void run() {
-    // Signals are the loop's; a closed pipe is an error of write().
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    pthread_setname_np(pthread_self(), kThreadName);
-    while (const auto line = queue_.pop()) sink_.write(*line);
-  }
-
-  void end() {
-    queue_.close();
-    if (thread_.joinable()) thread_.join();
-  }
-
   const Format format_;
-  Queue queue_;
-  Sink sink_;
-  std::thread thread_;  // last: it uses the others
+  std::shared_ptr<Sink> sink_;
+  std::shared_ptr<spdlog::details::thread_pool> pool_;
+  std::shared_ptr<spdlog::async_logger> logger_;
 };
 
 // Held shared by whoever logs, for the time of a hand-over to the queue; exclusively by start() and

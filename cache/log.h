@@ -39,7 +39,7 @@ struct Settings {
   Format format = Format::automatic;  // journal if stderr is systemd's journal, else text
   int fd = 2;                         // text and json go there
   std::string journal_socket = "/run/systemd/journal/socket";
-  std::size_t queue_lines = 8192;  // lines waiting for the sink; beyond it the oldest go
+  std::size_t queue_lines = 1024;  // lines waiting for the sink; beyond it the oldest go
 };
 
 // Begins to log through the backend. Until then, and after stop(), lines of level warn and above

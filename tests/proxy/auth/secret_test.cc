@@ -1,7 +1,7 @@
 #include "proxy/auth/secret.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
 #include <concepts>
 #include <ostream>
