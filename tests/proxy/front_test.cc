@@ -345,7 +345,7 @@ TEST_F(FrontTest, GivesUpTheConnectionThatRestedLongestForANewcomer) {
               2);
   Server server(house.io.get_executor(),
                 {.connections = 2, .connections_per_user = 10, .connection = {}}, house.proxy,
-                house.store.disk_pool(), &front);
+                house.store.disk_pool(), nullptr, &front);
   server.listen(*ListenAddress::parse("127.0.0.1:0"), 0);
   server.start();
   const auto join = [&] {
