@@ -96,7 +96,7 @@ TEST_F(Systemd, TakesListeningSocketsByNameAndOnlyThose) {
     ::dup2(null, 5);
     ::setenv("LISTEN_PID", (pid.empty() ? std::to_string(::getpid()) : pid).c_str(), 1);
     ::setenv("LISTEN_FDS", count, 1);
-    ::setenv("LISTEN_FDNAMES", "registry:control:null", 1);
+    ::setenv("LISTEN_FDNAMES", "registry:control:null:registry", 1);
     const PassedSockets sockets = passed_sockets();
     if (::getenv("LISTEN_FDS")) ::_exit(11);
     if (sockets.registry == std::vector{3, 6} && sockets.control == std::vector{4} &&
