@@ -1,5 +1,6 @@
 #include "cache/disk.h"
 
+#include <algorithm>
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -13,6 +14,11 @@
 namespace staithe::cache {
 
 namespace {
+
+// For a large piece the kernel takes huge pages, which a virtual machine often has to be given by
+// its host first: of 512 MiB written in pieces of 1 MiB, up to 1.7 s of system time were that, in
+// pieces of 64 KiB 0.15 to 0.4 (medians of five: 0.5 and 0.17). A call costs half a microsecond.
+constexpr std::size_t write_step_bytes = 64 * 1024;
 
 [[noreturn]] void throw_errno(const char* doing, const std::filesystem::path& path) {
   const int cause = errno;
@@ -103,7 +109,8 @@ bool PosixDisk::preallocate(const File& file, std::uint64_t bytes) {
 
 void PosixDisk::write(const File& file, std::span<const char> bytes, std::uint64_t offset) {
   while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(file.fd(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = ::pwrite(file.fd(), bytes.data(), std::min(bytes.size(), write_step_bytes),
+                               static_cast<off_t>(offset));
     if (n < 0) {
       if (errno == EINTR) continue;
       throw_errno("cannot write", file);

@@ -109,9 +109,11 @@ class Transfer {
   void want(std::uint64_t offset);
   // There is a connection to be had besides those at work.
   bool may_serve_readers() const;
-  // If a connection that has brought so much in this time is slower than we are.
-  // unless it was us that it had to wait for.
-  void use_more_connections(std::uint64_t bytes, std::chrono::duration<double> took);
+  // Of a connection that has brought so much in this time, in which it had to wait for us for so
+  // long: whether upstream is as fast as we are; if not, more of them are used.
+  void judge(std::uint64_t bytes, std::chrono::duration<double> took,
+             std::chrono::duration<double> held_up);
+  void use_more_connections();
   void note_bytes(std::size_t bytes);
 
   Settings settings_;
@@ -128,6 +130,7 @@ class Transfer {
   std::size_t workers_ = 0;
   Instant no_more_before_{};  // One that was too many brought nothing.
   bool answers_ranges_;       // as far as is known
+  bool fast_ = false;         // one connection is as fast as we are
   bool hashed_ = false;
   int breaks_ = 0;  // since the last one that had brought enough
   std::optional<Error> error_;
