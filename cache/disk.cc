@@ -1,12 +1,12 @@
 #include "cache/disk.h"
 
-#include <algorithm>
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <cerrno>
 #include <memory>

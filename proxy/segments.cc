@@ -44,13 +44,12 @@ std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& prese
   return claim(gap);
 }
 
-bool SegmentPlan::share() {
+bool SegmentPlan::share(const cache::Extents& present) {
   bool given = false;
+  const std::uint64_t kept = fair_share(size_bytes_ - present.bytes());
   for (Segment& segment : segments_) {
-    const std::uint64_t left = segment.range.end - segment.at;
-    const std::uint64_t kept = fair_share(left);
     // What is in flight behind the new end is lost.
-    if (left < kept + sizes_.least_bytes + sizes_.near_bytes) continue;
+    if (segment.range.end - segment.at < kept + sizes_.least_bytes + sizes_.near_bytes) continue;
     segment.range.end = segment.at + kept;
     given = true;
   }

@@ -51,8 +51,8 @@ class SegmentPlan {
   // Bytes up to `at` have come.
   void advance(Handle segment, std::uint64_t at) { segment->at = at; }
   // More connections are wanted than there is something for: what is long gives of its end, until
-  // it is no longer than it would have been given out. True if something was given.
-  bool share();
+  // it is no longer than it would be given out now. True if something was given.
+  bool share(const cache::Extents& present);
   // Nobody fetches it any more; what of it is missing is given out again.
   void release(Handle segment) { segments_.erase(segment); }
 

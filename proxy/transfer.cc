@@ -461,7 +461,7 @@ void Transfer::judge(std::uint64_t bytes, std::chrono::duration<double> took,
 
 void Transfer::use_more_connections() {
   if (!answers_ranges_ || workers_ >= most_workers_) return;
-  if (plan_->unclaimed_bytes(present()) < settings_.sizes.least_bytes) plan_->share();
+  if (plan_->unclaimed_bytes(present()) < settings_.sizes.least_bytes) plan_->share(present());
   const auto worth_one_more = [&] {  // Those that have begun may have taken no segment yet.
     return plan_->unclaimed_bytes(present()) >=
            settings_.sizes.least_bytes * (workers_ - plan_->active() + 1);

@@ -90,10 +90,10 @@ TEST(SegmentPlan, GivesTheOnlyConnectionAllAndTakesOfItWhenThereAreMore) {
   EXPECT_EQ(plan.next(present), std::nullopt);
   plan.advance(all, 512 * MiB);
   present.add({0, 512 * MiB});
-  EXPECT_TRUE(plan.share());
+  EXPECT_TRUE(plan.share(present));
   EXPECT_EQ(all->range, (Extent{0, 576 * MiB}));
   EXPECT_EQ((*plan.next(present))->range.begin, 576 * MiB);
-  EXPECT_FALSE(plan.share()) << "all are as long as they were meant";
+  EXPECT_FALSE(plan.share(present)) << "all are as long as they were meant";
 }
 
 TEST(SegmentPlan, WantsNothingThatIsThereOrBehindTheEnd) {
