@@ -84,7 +84,7 @@ TEST(Rule, OfTwoAgesTheYoungerIsServedWhereverTheOlderIs) {
   const auto some = [&] { return std::chrono::seconds(random() % (10 * 24 * 3600)); };
   for (int i = 0; i < 10'000; ++i) {
     const Freshness settings{.tag_ttl = 0ms, .serve_stale = some(), .serve_gone = some()};
-    auto [young, old] = std::minmax(some(), some());
+    const auto [young, old] = std::minmax({some(), some()});
     for (const Errc code : every_errc)
       if (judge(code, old, settings) == Ruling::stale)
         ASSERT_EQ(judge(code, young, settings), Ruling::stale);
