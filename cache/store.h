@@ -125,6 +125,8 @@ class Store {
   // (see Catalog::on_gone), before the call that does so returns; without a digest: nothing may.
   // Who keeps anything of the store's beside it lets go of that.
   void on_gone(std::function<void(const Digest*, bool only_tags)> tell);
+  // Called before it is chosen what makes room, so that uses seen elsewhere can be told by touch().
+  void on_eviction(std::function<void()> call) { on_eviction_ = std::move(call); }
 
   // Images as an operator sees them. None of this counts as a use.
   //
@@ -427,6 +429,7 @@ class Store {
   std::unique_ptr<Index> index_;  // used on the index pool
   Catalog catalog_;
   std::function<void(const Digest*, bool only_tags)> on_gone_;
+  std::function<void()> on_eviction_;
   bool index_behind_ = false;  // it lacks changes: it is written as a whole once that works
   bool reconciled_ = false;
   Mode mode_ = Mode::read_write;

@@ -96,6 +96,7 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
     if (wanted <= allowed) co_return;
     if (!quarantine_.empty() && co_await trim_quarantine(0)) continue;
     if (partial_goes_first() && co_await discard_partial(*oldest_partial())) continue;
+    if (on_eviction_) on_eviction_();
     auto victims = choose_victims(
         catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
         wanted - allowed);

@@ -27,11 +27,13 @@ Proxy::Proxy(asio::any_io_executor loop, Registries& registries, cache::Store& s
   store_.on_gone([this](const cache::Digest* digest, bool only_tags) {
     digest ? answers_.erase(*digest, only_tags) : answers_.clear();
   });
+  store_.on_eviction([this] { tell_uses(); });
   registries_.on_change([this] { answers_.clear(); });
 }
 
 Proxy::~Proxy() {
   store_.on_gone({});
+  store_.on_eviction({});
   registries_.on_change({});
 }
 

@@ -25,10 +25,10 @@ std::uint64_t SegmentPlan::fair_share(std::uint64_t bytes) const {
   return std::clamp(bytes / (2 * connections_), sizes_.least_bytes, sizes_.most_bytes);
 }
 
-std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present, bool as_far) {
+std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present) {
   const cache::Extents all = taken(present);
   cache::Extent gap{size_bytes_, size_bytes_};
-  std::uint64_t length = as_far ? size_bytes_ : fair_share(size_bytes_ - all.bytes());
+  std::uint64_t length = fair_share(size_bytes_ - all.bytes());
   while (!wanted_.empty() && gap.begin == size_bytes_) {
     const std::uint64_t offset = wanted_.front();
     wanted_.pop_front();
@@ -42,18 +42,6 @@ std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& prese
   // A rest too small for a request of its own is taken along.
   if (gap.end - gap.begin > length + sizes_.least_bytes / 2) gap.end = gap.begin + length;
   return claim(gap);
-}
-
-bool SegmentPlan::share(const cache::Extents& present) {
-  bool given = false;
-  const std::uint64_t kept = fair_share(size_bytes_ - present.bytes());
-  for (Segment& segment : segments_) {
-    // What is in flight behind the new end is lost.
-    if (segment.range.end - segment.at < kept + sizes_.least_bytes + sizes_.near_bytes) continue;
-    segment.range.end = segment.at + kept;
-    given = true;
-  }
-  return given;
 }
 
 bool SegmentPlan::want(std::uint64_t offset, const cache::Extents& present, bool may_cut) {

@@ -41,18 +41,14 @@ class SegmentPlan {
   SegmentPlan(std::uint64_t size_bytes, std::size_t connections, SegmentSizes sizes = {})
       : size_bytes_(size_bytes), connections_(connections), sizes_(sizes) {}
 
-  // The next segment of what is neither there nor given out; nullopt if that is nothing. `as_far`:
-  // as far as it goes, for the only connection of an upstream that needs no other.
-  std::optional<Handle> next(const cache::Extents& present, bool as_far = false);
+  // The next segment of what is neither there nor given out; nullopt if that is nothing.
+  std::optional<Handle> next(const cache::Extents& present);
   // This, which is neither there nor given out, is being fetched already.
   Handle claim(cache::Extent extent) {
     return segments_.insert(segments_.end(), Segment{.range = extent, .at = extent.begin});
   }
   // Bytes up to `at` have come.
   void advance(Handle segment, std::uint64_t at) { segment->at = at; }
-  // More connections are wanted than there is something for: what is long gives of its end, until
-  // it is no longer than it would be given out now. True if something was given.
-  bool share(const cache::Extents& present);
   // Nobody fetches it any more; what of it is missing is given out again.
   void release(Handle segment) { segments_.erase(segment); }
 

@@ -235,8 +235,7 @@ asio::awaitable<void> Transfer::work(std::optional<Answer> first) {
       co_await pass_over(std::move(std::exchange(first, std::nullopt)->response));
     }
     while (!error_ && (workers_ <= most_workers_ || plan_->wanted())) {
-      const auto segment =
-          first ? plan_->claim(first->extent) : plan_->next(present(), fast_ && workers_ == 1);
+      const auto segment = first ? plan_->claim(first->extent) : plan_->next(present());
       if (!segment) break;
       struct Release {
         SegmentPlan& plan;
@@ -351,8 +350,7 @@ asio::awaitable<void> Transfer::write(std::uint64_t offset, std::vector<char> pi
 }
 
 asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer) {
-  const Instant began = clock_.now();
-  Instant since = began;
+  Instant since = clock_.now();
   std::uint64_t from = segment->at;
   std::chrono::nanoseconds held_up{};
   std::vector<char> piece;
@@ -379,8 +377,6 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
       held_up = {};
     }
   }
-  if (since == began && segment->at > from)
-    judge(segment->at - from, clock_.now() - since, held_up);
   // Read to its end, the connection can be used again.
   if (segment->at == answer.extent.end && co_await answer.response->read(piece))
     throw Failure(Errc::upstream_nonsense, upstream_.url() + " sent more than it announced of " +
@@ -455,13 +451,12 @@ void Transfer::want(std::uint64_t offset) {
 void Transfer::judge(std::uint64_t bytes, std::chrono::duration<double> took,
                      std::chrono::duration<double> held_up) {
   const double waited = (took - held_up).count();
-  fast_ = static_cast<double>(bytes) > waited * fast_bytes_per_second;
-  if (!fast_ && held_up < took / 4 && took >= judged_every) use_more_connections();
+  const bool fast = static_cast<double>(bytes) > waited * fast_bytes_per_second;
+  if (!fast && held_up < took / 4) use_more_connections();
 }
 
 void Transfer::use_more_connections() {
   if (!answers_ranges_ || workers_ >= most_workers_) return;
-  if (plan_->unclaimed_bytes(present()) < settings_.sizes.least_bytes) plan_->share(present());
   const auto worth_one_more = [&] {  // Those that have begun may have taken no segment yet.
     return plan_->unclaimed_bytes(present()) >=
            settings_.sizes.least_bytes * (workers_ - plan_->active() + 1);

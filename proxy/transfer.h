@@ -130,7 +130,6 @@ class Transfer {
   std::size_t workers_ = 0;
   Instant no_more_before_{};  // One that was too many brought nothing.
   bool answers_ranges_;       // as far as is known
-  bool fast_ = false;         // one connection is as fast as we are
   bool hashed_ = false;
   int breaks_ = 0;  // since the last one that had brought enough
   std::optional<Error> error_;

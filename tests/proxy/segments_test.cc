@@ -82,20 +82,6 @@ TEST(SegmentPlan, CutsNoSegmentShortForWhichThereIsNoOtherConnection) {
   EXPECT_EQ((*plan.next(present))->range.begin, GiB / 2);
 }
 
-TEST(SegmentPlan, GivesTheOnlyConnectionAllAndTakesOfItWhenThereAreMore) {
-  SegmentPlan plan(GiB, 4);
-  Extents present;
-  const auto all = *plan.next(present, true);
-  EXPECT_EQ(all->range, (Extent{0, GiB}));
-  EXPECT_EQ(plan.next(present), std::nullopt);
-  plan.advance(all, 512 * MiB);
-  present.add({0, 512 * MiB});
-  EXPECT_TRUE(plan.share(present));
-  EXPECT_EQ(all->range, (Extent{0, 576 * MiB}));
-  EXPECT_EQ((*plan.next(present))->range.begin, 576 * MiB);
-  EXPECT_FALSE(plan.share(present)) << "all are as long as they were meant";
-}
-
 TEST(SegmentPlan, WantsNothingThatIsThereOrBehindTheEnd) {
   SegmentPlan plan(10 * MiB, 4);
   Extents present;
