@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <cassert>
 
 namespace staithe::proxy {
@@ -18,6 +19,8 @@ std::size_t Loops::for_this_machine(std::size_t most) {
 Loops::Loops(std::size_t count) : loops_(count) {
   assert(count > 0);
   for (Loop& loop : loops_) {
+    // Makes its reactor, whose descriptors may be had now and perhaps not later.
+    const asio::posix::stream_descriptor none(loop.context);
     loop.thread = std::thread([&loop] { loop.context.run(); });
     ::pthread_setname_np(loop.thread.native_handle(), "loop");
   }
