@@ -65,7 +65,8 @@ AnswerPtr Answers::find(std::string_view target, Instant now) const {
   return answer;
 }
 
-void Answers::put(std::string_view target, AnswerPtr answer) {
+void Answers::put(std::string_view target, AnswerPtr answer, std::uint64_t as_of) {
+  if (as_of != taken_back_) return;
   Shard& shard = shard_of(target);
   if (const auto it = shard.by_target.find(target); it != shard.by_target.end()) remove(it->second);
   Entry entry{std::string(target), std::move(answer)};
@@ -110,6 +111,7 @@ void Answers::remove(Order::iterator entry) {
 }
 
 void Answers::erase(const cache::Digest& digest, bool by_tag_only) {
+  ++taken_back_;
   const auto [begin, end] = by_digest_.equal_range(digest);
   std::vector<Order::iterator> gone;
   for (auto it = begin; it != end; ++it) {
@@ -119,6 +121,7 @@ void Answers::erase(const cache::Digest& digest, bool by_tag_only) {
 }
 
 void Answers::clear() {
+  ++taken_back_;
   while (!order_.empty()) remove(order_.begin());
 }
 

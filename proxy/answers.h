@@ -66,8 +66,12 @@ class Answers {
   // Null if there is none, or none any more.
   AnswerPtr find(std::string_view target, Instant now) const;
 
-  // In place of what there was for the target. No effect if it is too large.
-  void put(std::string_view target, AnswerPtr answer);
+  // How often something was taken back by erase() or clear().
+  std::uint64_t taken_back() const { return taken_back_; }
+  // In place of what there was for the target. No effect if it is too large, or if anything was
+  // taken back since `as_of`, which is taken_back() from before the answer was found: it may have
+  // been what this rests on.
+  void put(std::string_view target, AnswerPtr answer, std::uint64_t as_of);
   // All that rests on this digest, or only what was asked for by tag.
   void erase(const cache::Digest& digest, bool by_tag_only = false);
   void clear();
@@ -115,6 +119,7 @@ class Answers {
   Order order_;  // the hand goes from the front to the back, which is where the newest come in
   std::unordered_multimap<cache::Digest, Order::iterator> by_digest_;
   std::uint64_t bytes_ = 0;
+  std::uint64_t taken_back_ = 0;
 };
 
 }  // namespace staithe::proxy

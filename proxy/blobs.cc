@@ -87,6 +87,7 @@ Blobs::Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, Task
 
 asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
+  const std::uint64_t as_of = answers_.taken_back();
   const std::string scope = scope_of(*registry, repository);
   // A transfer whose answer is still awaited is another's, too, until upstream shows it here.
   if ((store_.size_of_blob(digest) || fills_.under_way(digest)) && !fills_.admits(digest, scope)) {
@@ -102,7 +103,8 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
       const bool small = blob->whole() && !blob->error() &&
                          blob->size_bytes().value_or(0) <= Answers::most_body_bytes;
       if (small && outcome == Outcome::hit && !exchange.request().head() &&
-          range_field(exchange, digest).empty() && co_await serve_small(exchange, scope, blob))
+          range_field(exchange, digest).empty() &&
+          co_await serve_small(exchange, scope, blob, as_of))
         co_return outcome;
       co_await serve_blob(exchange, registry, std::move(repository), std::move(blob), outcome);
       co_return outcome;
@@ -190,7 +192,7 @@ asio::awaitable<std::string> Blobs::ask_size_text(RegistryPtr registry, std::str
 }
 
 asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const std::string& scope,
-                                         std::shared_ptr<cache::Blob> blob) {
+                                         std::shared_ptr<cache::Blob> blob, std::uint64_t as_of) {
   const cache::Blob::Reading reading(*blob);
   const cache::Digest& digest = blob->digest();
   std::string bytes(*blob->size_bytes(), '\0');
@@ -212,7 +214,7 @@ asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const std::string& 
     const auto kept = std::make_shared<Answer>(
         digest, exchange.head_to_keep(200, media_type, bytes.size()), bytes);
     kept->until = clock_.now() + (authorization_bound - *age);
-    answers_.put(exchange.request().target, kept);
+    answers_.put(exchange.request().target, kept, as_of);
   }
   co_await exchange.reply(200, media_type, bytes);
   co_return true;

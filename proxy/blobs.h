@@ -45,9 +45,10 @@ class Blobs {
                                              cache::Digest digest);
 
   // Answers with a small blob that is stored, and keeps the answer for as long as the right to it
-  // holds. False, and nothing is said, if it cannot be read.
+  // holds, unless something was taken back since `as_of` (Answers::put). False, and nothing is
+  // said, if it cannot be read.
   asio::awaitable<bool> serve_small(Exchange& exchange, const std::string& scope,
-                                    std::shared_ptr<cache::Blob> blob);
+                                    std::shared_ptr<cache::Blob> blob, std::uint64_t as_of);
   asio::awaitable<void> serve_blob(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, Outcome outcome);
   asio::awaitable<void> send_body(Exchange& exchange, RegistryPtr registry, std::string repository,

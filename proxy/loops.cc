@@ -31,9 +31,4 @@ Loops::~Loops() {
   for (Loop& loop : loops_) loop.thread.join();
 }
 
-asio::io_context& Loops::next() {
-  next_ = (next_ + 1) % loops_.size();
-  return loops_[next_].context;
-}
-
 }  // namespace staithe::proxy

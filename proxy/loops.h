@@ -26,8 +26,6 @@ class Loops {
 
   std::size_t size() const { return loops_.size(); }
   asio::io_context& at(std::size_t i) { return loops_[i].context; }
-  // One after the other. Called from one thread.
-  asio::io_context& next();
 
  private:
   struct Loop {
@@ -36,7 +34,6 @@ class Loops {
     std::thread thread;
   };
   std::deque<Loop> loops_;
-  std::size_t next_ = 0;
 };
 
 }  // namespace staithe::proxy

@@ -104,6 +104,7 @@ Manifests::Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup&
 
 asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr registry,
                                           std::string repository, Reference reference) {
+  const std::uint64_t as_of = answers_.taken_back();
   const std::string key = absence_key(scope_of(*registry, repository), reference.to_string());
   if (const auto absent = absences_.find(key)) {
     exchange.add("Cache-Status", negative_cache_status);
@@ -135,7 +136,7 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
     const Instant now = clock_.now();
     kept->until = now + *found->good_for;
     if (found->age) kept->confirmed = now - *found->age;
-    answers_.put(exchange.request().target, kept);
+    answers_.put(exchange.request().target, kept, as_of);
   }
   if (found->age) exchange.add_age(*found->age);
   co_await exchange.reply(200, manifest.media_type, manifest.bytes);

@@ -21,14 +21,11 @@ std::uint64_t SegmentPlan::unclaimed_bytes(const cache::Extents& present) const 
   return size_bytes_ - taken(present).bytes();
 }
 
-std::uint64_t SegmentPlan::fair_share(std::uint64_t bytes) const {
-  return std::clamp(bytes / (2 * connections_), sizes_.least_bytes, sizes_.most_bytes);
-}
-
 std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present) {
   const cache::Extents all = taken(present);
   cache::Extent gap{size_bytes_, size_bytes_};
-  std::uint64_t length = fair_share(size_bytes_ - all.bytes());
+  std::uint64_t length = std::clamp((size_bytes_ - all.bytes()) / (2 * connections_),
+                                    sizes_.least_bytes, sizes_.most_bytes);
   while (!wanted_.empty() && gap.begin == size_bytes_) {
     const std::uint64_t offset = wanted_.front();
     wanted_.pop_front();

@@ -64,8 +64,6 @@ class SegmentPlan {
   std::uint64_t size_bytes() const { return size_bytes_; }
 
  private:
-  // Half of an equal share of so many bytes.
-  std::uint64_t fair_share(std::uint64_t bytes) const;
   // What is there or being fetched.
   cache::Extents taken(const cache::Extents& present) const;
 

@@ -21,11 +21,25 @@ std::shared_ptr<Answer> answer_of(const cache::Digest& digest, std::string_view 
   return std::make_shared<Answer>(digest, "HTTP/1.1 200 OK\r\n", body);
 }
 
+TEST(Answers, TakeNothingThatWasFoundBeforeSomethingWasTakenBack) {
+  Answers answers;
+  const std::uint64_t erased = answers.taken_back();
+  answers.erase(digest_of("any"));
+  answers.put("/a", answer_of(digest_of("a"), "body"), erased);
+  EXPECT_EQ(answers.size(), 0u);
+  const std::uint64_t cleared = answers.taken_back();
+  answers.clear();
+  answers.put("/a", answer_of(digest_of("a"), "body"), cleared);
+  EXPECT_EQ(answers.size(), 0u);
+  answers.put("/a", answer_of(digest_of("a"), "body"), answers.taken_back());
+  EXPECT_EQ(answers.size(), 1u);
+}
+
 TEST(Answers, AreFoundByTheirTargetUntilTheirEnd) {
   Answers answers;
   const auto answer = answer_of(digest_of("a"), "body");
   answer->until = start + 10s;
-  answers.put("/v2/a", answer);
+  answers.put("/v2/a", answer, answers.taken_back());
   ASSERT_EQ(answers.find("/v2/a", start), answer);
   EXPECT_EQ(answer->text, "HTTP/1.1 200 OK\r\n\r\nbody");
   EXPECT_EQ(answer->head(), "HTTP/1.1 200 OK\r\n");
@@ -48,8 +62,8 @@ TEST(Answers, OfATagCanGoWithoutThoseOfItsDigest) {
   Answers answers;
   const auto by_tag = answer_of(digest_of("a"), "body");
   by_tag->confirmed = start;
-  answers.put("/tag", by_tag);
-  answers.put("/digest", answer_of(digest_of("a"), "body"));
+  answers.put("/tag", by_tag, answers.taken_back());
+  answers.put("/digest", answer_of(digest_of("a"), "body"), answers.taken_back());
   answers.erase(digest_of("a"), true);
   EXPECT_FALSE(answers.find("/tag", start));
   EXPECT_TRUE(answers.find("/digest", start));
@@ -60,27 +74,28 @@ TEST(Answers, OfATagCanGoWithoutThoseOfItsDigest) {
 
 TEST(Answers, TakeNothingThatIsTooLarge) {
   Answers answers(10'000);
-  answers.put("/a", answer_of(digest_of("a"), std::string(10'000, 'x')));
+  answers.put("/a", answer_of(digest_of("a"), std::string(10'000, 'x')), answers.taken_back());
   EXPECT_EQ(answers.size(), 0U);
   Answers large;
-  large.put("/a", answer_of(digest_of("a"), std::string(Answers::most_body_bytes + 1, 'x')));
+  large.put("/a", answer_of(digest_of("a"), std::string(Answers::most_body_bytes + 1, 'x')),
+            large.taken_back());
   EXPECT_EQ(large.size(), 0U);
 }
 
 TEST(Answers, LetGoOfWhatIsNotAskedFor) {
   Answers answers(100'000);
-  answers.put("/asked", answer_of(digest_of("asked"), "body"));
+  answers.put("/asked", answer_of(digest_of("asked"), "body"), answers.taken_back());
   for (int i = 0; i < 1000; ++i) {
     const std::string name = "/" + std::to_string(i);
-    answers.put(name, answer_of(digest_of(name), std::string(1000, 'x')));
+    answers.put(name, answer_of(digest_of(name), std::string(1000, 'x')), answers.taken_back());
     EXPECT_TRUE(answers.find("/asked", start));
   }
 }
 
 TEST(Answers, TellEachUseOnce) {
   Answers answers;
-  answers.put("/a", answer_of(digest_of("a"), "body"));
-  answers.put("/b", answer_of(digest_of("b"), "body"));
+  answers.put("/a", answer_of(digest_of("a"), "body"), answers.taken_back());
+  answers.put("/b", answer_of(digest_of("b"), "body"), answers.taken_back());
   const auto used = [&] {
     std::vector<cache::Digest> digests;
     answers.take_used([&](const cache::Digest& digest) { digests.push_back(digest); });
@@ -112,7 +127,7 @@ TEST(Answers, AreThoseOfAModelAndWithinTheirBound) {
           const auto answer = answer_of(digest, std::string(roll(6000), 'x'));
           if (roll(2)) answer->until = now + std::chrono::seconds(roll(20));
           if (roll(2)) answer->confirmed = now;
-          answers.put(target, answer);
+          answers.put(target, answer, answers.taken_back());
           model[target] = answer;
           const std::uint64_t least = answer->text.size() + target.size();
           EXPECT_TRUE(least + 1024 > most || now >= answer->until || answers.find(target, now));
@@ -169,7 +184,7 @@ TEST(Answers, AreNotFoundByAnyThreadOnceErased) {
     });
   for (std::uint32_t i = 0; i < rounds; ++i) {
     ++round;
-    answers.put("/a", answer_of(digest_of("a"), "body"));
+    answers.put("/a", answer_of(digest_of("a"), "body"), answers.taken_back());
     answers.erase(digest_of("a"));
     ++round;
   }
