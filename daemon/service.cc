@@ -131,7 +131,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                     },
                 .reload = [this] { return reload(); },
                 .connections = [this] { return registry_server_.figures(); }}),
-      front_(loop_, proxy_.answers(), proxy_.admission(), clock_, proxy::Loops::for_this_machine()),
+      front_(loop_, proxy_.answers(), proxy_.admission(), clock_, proxy::Loops::beside_clients()),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
                         .connections_per_user = config_.proxy.limits.connections_per_user,

@@ -1,4 +1,5 @@
-// Threads that answer from memory, so that hits of small objects scale with the cores.
+// Threads that answer from memory, so that hits of small objects scale with the cores (half of
+// them: Loops::beside_clients()).
 //
 // The main loop accepts a connection and puts it here. A thread reads its requests and answers
 // those that are plain (proxy/plain_request.h) and whose answer is at hand (proxy/answers.h): one

@@ -16,6 +16,10 @@ class Loops {
  public:
   // As many as the machine has cores that this process may run on, but no more than `most`.
   static std::size_t for_this_machine(std::size_t most = 8);
+  // Half of them, rounded up: for work whose clients run on this machine too and need a core each.
+  // With two cores, 64 clients and small objects one thread answers 100,000 requests a second, and
+  // two, which take turns with the clients, 70,000 (./dev bench hit --filter manifest).
+  static std::size_t beside_clients() { return (for_this_machine() + 1) / 2; }
 
   // Threads inherit the signal mask of the caller. `count` > 0.
   explicit Loops(std::size_t count);

@@ -1,7 +1,9 @@
 #include "proxy/send.h"
 
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
@@ -32,9 +34,11 @@ constexpr std::uint64_t most_at_once_bytes = 256 * 1024;
 constexpr std::uint64_t turn_bytes = 4 * 1024 * 1024;
 // One step on the disk's pool: large beside the hop there and back.
 constexpr std::uint64_t disk_step_bytes = 1024 * 1024;
-// The page cache is asked about one byte in so many. Files fall out of it in longer runs; a hole
-// between two samples costs the loop one wait for the disk.
+// Where the kernel does not count pages, the page cache is asked about one byte in so many. Files
+// fall out of it in longer runs; a hole between two samples costs the loop one wait for the disk.
 constexpr std::uint64_t sample_bytes = 1024 * 1024;
+// cachestat(2), on all architectures; since Linux 6.5, which Debian 12 is older than.
+constexpr long cachestat_call = 451;
 // The least that the kernel brings in at a time: what is shorter has one sample.
 constexpr std::uint64_t read_around_bytes = 16 * 1024;
 // How long what was in the page cache is taken to be there still.
@@ -54,7 +58,10 @@ Step send_now(int socket, FileStretch stretch) {
     if (n > 0) {
       step.sent += static_cast<std::uint64_t>(n);
       stretch.begin += static_cast<std::uint64_t>(n);
-      continue;
+      // It has no more room. What the client takes meanwhile would come back in crumbs, each with a
+      // fight for the socket's lock; the socket tells when there is room worth a call.
+      if (stretch.begin < stretch.end) step.error = EAGAIN;
+      break;
     }
     if (n < 0 && errno == EINTR) continue;
     step.error = n < 0 ? errno : ENODATA;
@@ -78,6 +85,21 @@ bool byte_in_page_cache(int fd, std::uint64_t offset) {
   const iovec one{.iov_base = &byte, .iov_len = 1};
   // At its end there is nothing to wait for either: sendfile() will say so.
   return ::preadv2(fd, &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) >= 0;
+}
+
+// Every page of the stretch has its place in memory; one that is still being read may be among
+// them. False where the kernel cannot tell.
+bool all_pages_cached(FileStretch stretch) {
+  struct {
+    std::uint64_t offset;
+    std::uint64_t length;
+  } const range{stretch.begin, stretch.end - stretch.begin};
+  struct {
+    std::uint64_t cached, dirty, in_writeback, evicted, recently_evicted;  // pages
+  } pages{};
+  if (::syscall(cachestat_call, stretch.fd, &range, &pages, 0U) != 0) return false;
+  static const auto page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return pages.cached > (stretch.end - 1) / page_bytes - stretch.begin / page_bytes;
 }
 
 // A socket that another loop owns, to wait for on this one. A descriptor may stand in two sets of
@@ -187,6 +209,10 @@ asio::awaitable<void> run_on(asio::any_io_executor loop, Job& job) {
 
 std::uint64_t in_page_cache(FileStretch stretch) {
   std::uint64_t until = stretch.begin;
+  // What is read ahead comes in from the front.
+  if (until < stretch.end && all_pages_cached(stretch) &&
+      byte_in_page_cache(stretch.fd, stretch.end - 1))
+    return stretch.end;
   while (until < stretch.end && byte_in_page_cache(stretch.fd, until))
     until = std::min(stretch.end, until + sample_bytes);
   if (until < stretch.end || stretch.end - stretch.begin <= read_around_bytes) return until;
