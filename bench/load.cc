@@ -172,15 +172,30 @@ LoadResult run_load(const LoadPlan& plan) {
   const auto opens = begun + plan.warm_up;
   const auto closes = opens + plan.window;
   auto last_answer = begun;
-  for (const auto& client : clients) {
-    if (turns.more()) turns.next(*client, begun);
-  }
+  std::vector<Client*> free;
+  for (const auto& client : clients) free.push_back(client.get());
+  const auto between = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(plan.rate > 0 ? 1 / plan.rate : 0));
+  auto due = begun;
+  const auto ask = [&](Clock::time_point now) {
+    while (!free.empty() && turns.more() && due <= now) {
+      turns.next(*free.back(), plan.rate > 0 ? due : now);
+      free.pop_back();
+      due += between;
+    }
+  };
+  ask(begun);
 
   std::array<epoll_event, 256> events;
   for (;;) {
-    const int ready = ::epoll_wait(poll.fd(), events.data(), events.size(), 100);
-    if (interrupted()) throw Failure(Errc::cancelled, "stopped by a signal");
     auto now = Clock::now();
+    timespec longest{.tv_sec = 0, .tv_nsec = 100'000'000};
+    if (!free.empty() && turns.more())
+      longest.tv_nsec =
+          std::clamp<long>((due - now) / std::chrono::nanoseconds(1), 0, longest.tv_nsec);
+    const int ready = ::epoll_pwait2(poll.fd(), events.data(), events.size(), &longest, nullptr);
+    if (interrupted()) throw Failure(Errc::cancelled, "stopped by a signal");
+    now = Clock::now();
     if (ready > 0) last_answer = now;
     if (now - last_answer > patience) wrong("the server has said nothing for a minute");
     if (!open && !counted && now >= opens) {
@@ -198,8 +213,10 @@ LoadResult run_load(const LoadPlan& plan) {
       ++result.answers;
       result.latencies_microseconds.push_back(
           std::chrono::duration<float, std::micro>(now - client.asked_at()).count());
-      if (turns.more()) turns.next(client, now);
+      free.push_back(&client);
+      ask(now);
     }
+    ask(now);
     if (counted ? result.answers == plan.count : now >= closes) {
       result.seconds = std::chrono::duration<double>(now - opened_at).count();
       plan.closed();

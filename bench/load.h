@@ -1,5 +1,6 @@
 // The clients: keep-alive HTTP/1.1 connections in one thread, each asking again as soon as it has
-// its answer (a closed loop, no pipelining).
+// its answer (a closed loop, no pipelining); or, at a given rate, whichever is free asks when it is
+// time to.
 //
 // Every answer is checked: its status, its length, that the connection stays. One that is wrong
 // ends the measurement with a Failure, since a rate of wrong answers is no rate. Bodies are
@@ -36,6 +37,9 @@ struct LoadPlan {
   std::chrono::milliseconds warm_up{200};
   std::chrono::milliseconds window{2'000};
   std::uint64_t count = 0;
+  // Requests a second; 0: as many as are answered. A latency counts from when it was time to ask,
+  // also when every connection still waited for an answer then.
+  double rate = 0;
   bool pinned = false;  // the clients stay on the machine's last processor
   // Called when the window opens and when it closes, with all connections still there.
   std::function<void()> opened = [] {};
