@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+"""The pages do not rot: links lead somewhere, files that they name exist, and messages are ours."""
+
+from __future__ import annotations
+
+import re
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("bench", "docs", "etc", "tests")
+
+FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"`[^`\n]*`")
+LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+# `tests/e2e/warm_test.py`, but neither a pattern nor a path on the reader's machine.
+NAMED_FILE = re.compile(
+    r"`((?:bench|cache|daemon|docs|etc|proxy|systemd|tests)/[\w./-]+"
+    r"\.(?:cc|h|hcl|html|json|md|png|py|service|socket|svg|toml|yaml|yml))`"
+)
+LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
+LITERALS = re.compile(rf"{LITERAL.pattern}(?:\s*{LITERAL.pattern})*")
+RAW_LITERAL = re.compile(r'R"(\w*)\((.*?)\)\1"', re.DOTALL)
+COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
+GAP = "…"
+
+
+def pages() -> list[Path]:
+    found = list(ROOT.glob("*.md"))
+    for folder in FOLDERS:
+        found += (ROOT / folder).rglob("*.md")
+    return sorted(found)
+
+
+def prose(page: Path) -> str:
+    """Its text without what stands there as code."""
+    return CODE.sub("", FENCE.sub("", page.read_text()))
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of its headings, as forges make them."""
+    found: set[str] = set()
+    for heading in HEADING.findall(FENCE.sub("", page.read_text())):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        again = 1
+        unique = name
+        while unique in found:
+            unique = f"{name}-{again}"
+            again += 1
+        found.add(unique)
+    return found
+
+
+def sentences() -> Iterator[str]:
+    """Every string of the product's sources, as it is at run time but for what is put in."""
+    for folder in ("cache", "proxy", "proxy/auth", "daemon"):
+        for source in sorted((ROOT / folder).glob("*.[ch]*")):
+            text = COMMENT.sub("", source.read_text())
+            for raw in RAW_LITERAL.finditer(text):
+                yield raw.group(2)
+            for found in LITERALS.finditer(text):
+                joined = "".join(part.group(1) for part in LITERAL.finditer(found.group()))
+                yield joined.replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\")
+
+
+def messages(page: Path) -> list[str]:
+    """What stands in the first column of the tables whose first heading is "message"."""
+    found = []
+    wanted = False
+    for line in page.read_text().splitlines():
+        if not line.startswith("|"):
+            wanted = False
+            continue
+        first = line.split("|")[1].strip()
+        if first == "message":
+            wanted = True
+        elif wanted and not set(first) <= set("-:"):
+            spans = CODE.findall(first)
+            assert len(spans) == 1, f"one message, in backticks: {line}"
+            found.append(spans[0].strip("`"))
+    return found
+
+
+class Links(unittest.TestCase):
+    def test_every_link_within_the_repository_leads_somewhere(self) -> None:
+        checked = 0
+        for page in pages():
+            for target in LINK.findall(prose(page)):
+                if re.match(r"[a-z][a-z0-9+.-]*:", target):
+                    continue
+                checked += 1
+                path, _, anchor = target.partition("#")
+                where = (page.parent / path).resolve() if path else page
+                with self.subTest(page=str(page.relative_to(ROOT)), link=target):
+                    self.assertTrue(where.exists(), "there is no such file")
+                    self.assertTrue(where.is_relative_to(ROOT), "it leads out of the repository")
+                    if anchor:
+                        self.assertIn(anchor, anchors(where), "there is no such heading")
+        self.assertGreater(checked, 50)
+
+    def test_every_file_that_is_named_exists(self) -> None:
+        for page in pages():
+            for name in NAMED_FILE.findall(page.read_text()):
+                with self.subTest(page=str(page.relative_to(ROOT)), file=name):
+                    self.assertTrue((ROOT / name).exists())
+
+    def test_every_page_is_in_the_index(self) -> None:
+        docs = ROOT / "docs"
+        listed = {(docs / link.partition("#")[0]).resolve() for link in
+                  LINK.findall(prose(docs / "README.md"))}  # fmt: skip
+        for page in docs.glob("*.md"):
+            if page.name != "README.md":
+                with self.subTest(page=page.name):
+                    self.assertIn(page.resolve(), listed)
+
+
+class Troubleshooting(unittest.TestCase):
+    def test_every_message_is_one_of_ours(self) -> None:
+        said = list(sentences())
+        found = messages(ROOT / "docs/troubleshooting.md")
+        self.assertGreater(len(found), 150)
+        for message in found:
+            with self.subTest(message=message):
+                parts = [part.strip() for part in message.split(GAP)]
+                parts = [part for part in parts if len(part) > 2]
+                self.assertTrue(parts)
+                for part in parts:
+                    self.assertTrue(
+                        any(part in sentence for sentence in said), f"nothing says: {part}"
+                    )
+
+    def test_no_message_stands_there_twice(self) -> None:
+        found = messages(ROOT / "docs/troubleshooting.md")
+        self.assertEqual(sorted(found), sorted(set(found)))
+
+
+if __name__ == "__main__":
+    unittest.main()
