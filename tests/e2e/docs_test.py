@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import tomllib
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ FOLDERS = ("bench", "docs", "etc", "tests")
 
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*`")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 # `tests/e2e/warm_test.py`, but neither a pattern nor a path on the reader's machine.
@@ -115,6 +119,40 @@ class Links(unittest.TestCase):
             if page.name != "README.md":
                 with self.subTest(page=page.name):
                     self.assertIn(page.resolve(), listed)
+
+
+class Blocks(unittest.TestCase):
+    """What readers paste is well-formed."""
+
+    def blocks(self, *languages: str) -> Iterator[tuple[str, str]]:
+        for page in pages():
+            for language, text in BLOCK.findall(page.read_text()):
+                if language in languages:
+                    yield str(page.relative_to(ROOT)), text
+
+    def test_toml_is_toml(self) -> None:
+        found = list(self.blocks("toml"))
+        self.assertGreater(len(found), 20)
+        for page, text in found:
+            with self.subTest(page=page, text=text):
+                tomllib.loads(text)
+
+    def test_json_is_json(self) -> None:
+        for page, text in self.blocks("json"):
+            with self.subTest(page=page, text=text):
+                # Some show fields of an object without its braces.
+                whole = text.lstrip().startswith(("{", "["))
+                json.loads(text if whole else "{" + text.rstrip().rstrip(",") + "}")
+
+    def test_shell_is_shell(self) -> None:
+        found = list(self.blocks("sh", "bash"))
+        self.assertGreater(len(found), 20)
+        for page, text in found:
+            with self.subTest(page=page, text=text):
+                done = subprocess.run(
+                    ["bash", "-n"], input=text, capture_output=True, text=True, check=False
+                )
+                self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class Troubleshooting(unittest.TestCase):
