@@ -73,6 +73,11 @@ std::expected<Config, Faults> parse_config(std::string_view toml, const std::str
 std::expected<Config, Faults> load_config(const std::optional<std::filesystem::path>& file,
                                           const Environment& environment);
 
+// Moves what a running daemon takes over without a restart into the configuration in force; where
+// the two still differ then, the rest waits for one. docs/configuration.md says which keys those
+// are.
+void take_over(Config& running, const Config& read);
+
 // The effective configuration, for `staithe config`. to_toml() parses to the same Config.
 std::string to_toml(const Config& config);
 boost::json::object to_json(const Config& config);

@@ -289,18 +289,9 @@ Faults Service::reload() {
     return config.error();
   }
   const bool same_identities = config->proxy.identities == config_.proxy.identities;
-  // What is taken over now becomes the configuration in force; what then still differs waits.
-  config_.proxy.registries = config->proxy.registries;
-  config_.proxy.identities = config->proxy.identities;
-  config_.proxy.hosts = config->proxy.hosts;
   const bool same_access = config->proxy.access == config_.proxy.access;
-  config_.proxy.access = config->proxy.access;
-  config_.cache.max_size = config->cache.max_size;
-  config_.cache.min_free = config->cache.min_free;
-  config_.cache.scrub_interval = config->cache.scrub_interval;
-  config_.drain_timeout = config->drain_timeout;
-  config_.warm = config->warm;
-  config_.log.level = config->log.level;
+  // What is taken over now becomes the configuration in force; what then still differs waits.
+  take_over(config_, *config);
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
