@@ -93,7 +93,10 @@ class Blob {
   // Counts its readers for as long as they hold this.
   class Reading {
    public:
-    explicit Reading(Blob& blob) : blob_(blob) { ++blob_.readers_; }
+    explicit Reading(Blob& blob) : blob_(blob) {
+      ++blob_.readers_;
+      blob_.was_read_ = true;
+    }
     ~Reading() { --blob_.readers_; }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
@@ -102,6 +105,8 @@ class Blob {
     Blob& blob_;
   };
   std::size_t readers() const { return readers_; }
+  // There has been one.
+  bool was_read() const { return was_read_; }
 
  private:
   // One that waits in wait_past().
@@ -125,6 +130,7 @@ class Blob {
   std::optional<Error> error_;
   std::atomic<bool> condemned_ = false;
   std::size_t readers_ = 0;
+  bool was_read_ = false;
   std::function<void(File)> close_;
   std::function<void(std::uint64_t)> on_wait_;
   asio::any_io_executor loop_;

@@ -248,6 +248,10 @@ void BlobWriter::note_written(Extent extent) {
   blob_->add(extent);
   mark_what_is_written();
   changed_.notify_all();
+  if (written_ - relieved_ < store_.settings_.begin_to_sync_every_bytes) return;
+  relieved_ = written_;
+  // What is not hashed yet may have to be read once more.
+  store_.relieve_memory(blob_, blob_->readers() == 0 ? hashed_ : 0);
 }
 
 asio::awaitable<void> BlobWriter::hash_along() {
@@ -313,6 +317,7 @@ asio::awaitable<void> BlobWriter::commit() {
   store_.forget_open(digest);  // Of a file that could not be opened, and is replaced.
   store_.catalog_.add(digest, ObjectKind::blob, total, true, store_.unix_now());
   store_.remember_open(blob_);
+  if (!blob_->was_read()) store_.relieve_memory(blob_, total);
 }
 
 void BlobWriter::abandon(Error error) {

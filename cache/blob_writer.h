@@ -110,6 +110,7 @@ class BlobWriter {
   std::unique_ptr<Store::Reservation> reservation_;
   std::uint64_t on_disk_ = 0;         // bytes that the file takes
   std::uint64_t written_ = 0;         // of them by this writer, or found by it
+  std::uint64_t relieved_ = 0;        // of these, when the disk was told last to begin with them
   std::vector<Catalog::Mark> marks_;  // to be borne out by recover()
   Hasher hasher_;                     // of the first `hashed_` bytes
   std::uint64_t hashed_ = 0;

@@ -151,6 +151,14 @@ std::size_t PosixDisk::read_once(const File& file, std::span<char> bytes, std::u
   return done;
 }
 
+void PosixDisk::begin_to_sync(const File& file) {
+  ::sync_file_range(file.fd(), 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+void PosixDisk::let_go(const File& file, std::uint64_t bytes) {
+  ::posix_fadvise(file.fd(), 0, static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+}
+
 void PosixDisk::sync(const File& file) {
   if (::fdatasync(file.fd()) != 0) throw_errno("cannot sync", file);
 }

@@ -69,6 +69,13 @@ class Disk {
     return read(file, bytes, offset);
   }
 
+  // Hints, both, so they fail silently and may do nothing. What of the file is not on the disk yet
+  // begins to go there, so that less is left for sync().
+  virtual void begin_to_sync(const File&) {}
+  // Nobody is expected to want the first `bytes` soon: what of them is on the disk goes from
+  // memory.
+  virtual void let_go(const File&, std::uint64_t /*bytes*/) {}
+
   // Never called again for a file for which it failed: the kernel forgets the error.
   virtual void sync(const File& file) = 0;
   virtual void sync_directory(const std::filesystem::path& directory) = 0;
@@ -100,6 +107,8 @@ class PosixDisk final : public Disk {
   void write(const File& file, std::span<const char> bytes, std::uint64_t offset) override;
   std::size_t read(const File& file, std::span<char> bytes, std::uint64_t offset) override;
   std::size_t read_once(const File& file, std::span<char> bytes, std::uint64_t offset) override;
+  void begin_to_sync(const File& file) override;
+  void let_go(const File& file, std::uint64_t bytes) override;
   void sync(const File& file) override;
   void sync_directory(const std::filesystem::path& directory) override;
   void rename(const std::filesystem::path& from, const std::filesystem::path& to) override;

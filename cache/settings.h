@@ -27,6 +27,10 @@ struct Settings {
   std::uint64_t mark_every_bytes = std::uint64_t{16} << 20;
   // A transfer that broke off before that begins anew: a request to ask costs as much.
   std::uint64_t least_kept_bytes = std::uint64_t{1} << 20;
+  // After each so many bytes of a blob the disk is told to begin with them, so that the sync at its
+  // end has no more than about this to wait for; the kernel by itself waits until a tenth of the
+  // memory is not on the disk.
+  std::uint64_t begin_to_sync_every_bytes = std::uint64_t{32} << 20;
   // Each object is read and verified once in it; 0: never in the background.
   std::chrono::milliseconds scrub_interval = std::chrono::days(7);
 };

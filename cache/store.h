@@ -291,6 +291,9 @@ class Store {
   // afterwards.
   void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
   void close_on_pool(Blob& blob, std::shared_ptr<void> hold);
+  // On the pool, in the background: the disk begins with what was written of the blob, and its
+  // first `unread_bytes`, which nobody waits for, go from memory as far as they are on the disk.
+  void relieve_memory(std::shared_ptr<Blob> blob, std::uint64_t unread_bytes);
 
   // Work on the disk pool that writes what is to be stored: its failures count against the mode.
   template <class Work>

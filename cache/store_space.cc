@@ -258,6 +258,17 @@ void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold)
   });
 }
 
+void Store::relieve_memory(std::shared_ptr<Blob> blob, std::uint64_t unread_bytes) {
+  tasks_.spawn(
+      "relieve memory",
+      [](Store& store, std::shared_ptr<Blob> of, std::uint64_t bytes) -> asio::awaitable<void> {
+        co_await offload(store.disk_pool_, [&] {
+          store.disk_.begin_to_sync(of->file());
+          if (bytes > 0) store.disk_.let_go(of->file(), bytes);
+        });
+      }(*this, std::move(blob), unread_bytes));
+}
+
 void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
   blob.close_by([&pool = disk_pool_, alive = std::weak_ptr(alive_), loop = loop_,
                  hold = std::move(hold)](File file) {

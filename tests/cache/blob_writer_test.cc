@@ -65,6 +65,58 @@ TEST_F(BlobWriterTest, ReadersHaveTheEndBeforeTheDiskHasSynced) {
   EXPECT_TRUE(cellar_.on_disk(digest_));
 }
 
+class BlobWriterAndMemory : public BlobWriterTest {
+ protected:
+  BlobWriterAndMemory() {
+    cellar_.begin_to_sync_every_bytes = 50'000;
+    cellar_.restart();
+  }
+};
+
+TEST_F(BlobWriterAndMemory, TheDiskBeginsLongBeforeTheEnd) {
+  auto writer = cellar_.begin(bytes_);
+  const Blob::Reading reading(*writer->blob());
+  cellar_.append(*writer, std::string_view(bytes_).substr(0, 49'000));
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.begun_to_sync, 0);
+  cellar_.append(*writer, std::string_view(bytes_).substr(49'000, 1'000));
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.begun_to_sync, 1);
+  cellar_.append(*writer, std::string_view(bytes_).substr(50'000));
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.begun_to_sync, 2) << "once for all that came together";
+  cellar_.run(writer->commit());
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.let_go_bytes, 0u) << "somebody reads it";
+}
+
+TEST_F(BlobWriterAndMemory, WhatNobodyWaitsForDoesNotStayThere) {
+  auto writer = cellar_.begin(bytes_);
+  cellar_.append(*writer, std::string_view(bytes_).substr(0, 60'000));
+  cellar_.append(*writer, std::string_view(bytes_).substr(60'000, 60'000));
+  cellar_.settle();
+  EXPECT_GE(cellar_.disk.let_go_bytes, 60'000u);
+  EXPECT_LE(cellar_.disk.let_go_bytes, 120'000u);
+  cellar_.append(*writer, std::string_view(bytes_).substr(120'000));
+  cellar_.run(writer->commit());
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.let_go_bytes, bytes_.size());
+}
+
+TEST_F(BlobWriterAndMemory, WhatSomebodyHasReadStaysAlsoWhenTheyAreGone) {
+  auto writer = cellar_.begin(bytes_);
+  {
+    const Blob::Reading reading(*writer->blob());
+  }
+  cellar_.append(*writer, std::string_view(bytes_).substr(0, 40'000));
+  cellar_.append(*writer, std::string_view(bytes_).substr(40'000));
+  cellar_.settle();
+  cellar_.disk.let_go_bytes = 0;
+  cellar_.run(writer->commit());
+  cellar_.settle();
+  EXPECT_EQ(cellar_.disk.let_go_bytes, 0u);
+}
+
 TEST_F(BlobWriterTest, KeepsTheDurableOrder) {
   auto writer = cellar_.begin(bytes_);
   cellar_.append(*writer, bytes_);

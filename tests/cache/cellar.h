@@ -136,6 +136,7 @@ class Cellar {
                  .min_free = min_free,
                  .mark_every_bytes = mark_every_bytes,
                  .least_kept_bytes = least_kept_bytes,
+                 .begin_to_sync_every_bytes = begin_to_sync_every_bytes,
                  .scrub_interval = scrub_interval},
         disk, clock, [this](std::string_view event, std::string_view sentence) {
           reports.push_back(std::string(event) + ": " + std::string(sentence));
@@ -340,6 +341,7 @@ class Cellar {
   Size min_free{};
   std::uint64_t mark_every_bytes = Settings().mark_every_bytes;
   std::uint64_t least_kept_bytes = Settings().least_kept_bytes;
+  std::uint64_t begin_to_sync_every_bytes = Settings().begin_to_sync_every_bytes;
   std::chrono::milliseconds scrub_interval{0};
   std::vector<std::string> reports;
   std::unique_ptr<Store> store;

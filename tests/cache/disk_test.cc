@@ -207,6 +207,8 @@ TEST_F(PosixDiskTest, ReadingOnceLeavesTheMemoryOfOthersAsItWas) {
   EXPECT_GE(read, std::ssize(piece) / 4096);
   disk_.read_once(file, piece, 0);
   EXPECT_EQ(pages_in_memory(), read);
+  disk_.let_go(file, size);
+  EXPECT_EQ(pages_in_memory(), 0);
 }
 
 TEST_F(PosixDiskTest, KnowsTheSpaceOfItsFileSystem) {
