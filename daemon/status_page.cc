@@ -155,7 +155,7 @@ void put_figures(Html& html, const Reader& status) {
   const Reader ratio = traffic["hit_ratio"];
   html << "<dl class=\"figures\">\n";
   put_figure(html, "Hit ratio", ratio.is_number() ? show_percent(ratio.number(), 1) : "–",
-             ratio.is_number() ? "answered without upstream's bytes" : "nothing asked for yet");
+             ratio.is_number() ? "of answers spared upstream" : "nothing asked for yet");
   put_figure(html, "Requests", traffic["requests"].count(),
              counted(status["connections"]["open"], "connection") + " open");
   put_figure(html, "Served", show_bytes(traffic["bytes_served"].number()), "to clients");
