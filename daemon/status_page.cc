@@ -168,7 +168,7 @@ void put_fills(Html& html, const Reader& fills) {
   begin_section(html, "Fills", fills.size());
   if (fills.size() == 0) put_sentence(html, "Nothing is being fetched.", Tone::faint);
   // In an order that stays, so that a bar is at the same place a second later.
-  std::vector<Reader> sorted = fills.items(most_tokens);
+  std::vector<Reader> sorted = fills.items(fills.size());
   std::ranges::sort(sorted, {}, [](const Reader& fill) {
     return std::tuple(fill["registry"].text(), fill["repository"].text(), fill["digest"].text());
   });

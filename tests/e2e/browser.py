@@ -40,10 +40,6 @@ _OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
     "--mute-audio",
 )
-_FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>
-<alias binding="same"><family>system-ui</family><prefer><family>{font}</family></prefer></alias>
-</fontconfig>
-"""
 
 
 class BrowserFailed(Exception):
@@ -51,13 +47,10 @@ class BrowserFailed(Exception):
 
 
 class Browser:
-    """One process with a profile of its own below `directory`; `font` stands for the system's."""
+    """One process with a profile of its own below `directory`."""
 
-    def __init__(self, directory: Path, font: str = "DejaVu Sans") -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        fonts = directory / ".config/fontconfig/fonts.conf"
-        fonts.parent.mkdir(parents=True)
-        fonts.write_text(_FONTS.format(font=font))
         self.log = directory / "chromium.log"
         to_it, self._out = os.pipe()
         self._in, from_it = os.pipe()
@@ -74,7 +67,7 @@ class Browser:
                 stdout=log,
                 stderr=log,
                 pass_fds=(to_it, from_it),
-                env={**os.environ, "HOME": str(directory), "XDG_CONFIG_HOME": str(directory / ".config")},
+                env={**os.environ, "HOME": str(directory)},
                 start_new_session=True,
             )
         os.close(to_it)

@@ -5,7 +5,7 @@
 
 Everything in them is real: a daemon in front of the stand-in for Azure, real pulls, Chromium. Only
 the machine's name and the daemon's directory are those of an installed one, in namespaces of this
-program's own, so it needs root.
+program's own, so it needs root; and tokens live for minutes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pathlib import Path
 from bridge import Bridge
 from browser import Browser
 from lab import MIB, Lab
+from png import with_few_colours
 from process import Process
 from staithed import REPOSITORY_ROOT, Staithed
 
@@ -180,20 +181,21 @@ def main() -> int:
     be_called(HOST)
     lab = Lab(NOISE)
     try:
-        # A tenth of what Azure gives, so that a minute is something.
+        # Shorter lives than Azure gives, so that a minute of them shows.
         lab.azure.set(aad_lifetime=900, refresh_lifetime=600, access_lifetime=300)
         start(lab)
         pull_for_a_minute(lab)
         begin_transfers(lab)
         line = lab.staithed.command_line("warm", f"{REGISTRY}/agent:1")
         warm = Process("warm", line, lab.directory / "warm.log")
-        with Browser(lab.directory / "browser", "Inter") as browser:
+        with Browser(lab.directory / "browser") as browser:
             take(lab, browser, target)
         warm.stop()
     finally:
         lab.close()
     for name in ("status-page", "status-page-phone", "status-watch"):
         file = target / f"{name}.png"
+        with_few_colours(file)
         print(f"{file}: {file.stat().st_size // 1024} KiB")
     return 0
 
