@@ -225,9 +225,13 @@ json::array describe(const std::vector<cache::Store::NextVictim>& victims, const
 
 // False for what a page of another site may have had a browser send, here by way of a port that was
 // forwarded to this socket: the browser says so, or the name is one that a site can have. Programs
-// that speak to the socket itself call it anything without a dot.
+// that speak to the socket itself call it anything without a dot. A link to our page may stand
+// anywhere: what it opens is shown to a person, and cannot be read by where it stood.
 bool comes_from_this_machine(const proxy::Request& request, const std::vector<std::string>& hosts) {
-  if (proxy::is_cross_site(request.field("Sec-Fetch-Site"), request.field("Origin"))) return false;
+  const bool is_link = request.target == "/" && request.field("Sec-Fetch-Mode") == "navigate" &&
+                       request.field("Sec-Fetch-Dest") == "document";
+  const std::string_view site = is_link ? "none" : request.field("Sec-Fetch-Site");
+  if (proxy::is_cross_site(site, request.field("Origin"))) return false;
   const std::string_view host = request.host;
   return host.find_first_of(".[") == std::string_view::npos ||
          proxy::HostPolicy({}, hosts).accepts(host);

@@ -501,6 +501,7 @@ asio::awaitable<void> reply_with_status_page(proxy::Exchange& exchange, json::va
   exchange.add("X-Content-Type-Options", "nosniff");
   exchange.add("Referrer-Policy", "no-referrer");
   exchange.add("Cross-Origin-Resource-Policy", "same-origin");
+  exchange.add("Cross-Origin-Opener-Policy", "same-origin");
   exchange.add("Cache-Control", "no-store");
   const std::string html = render_status_page(status, now);
   co_await exchange.reply(200, "text/html; charset=utf-8", html);

@@ -160,6 +160,7 @@ TEST_F(ControlTest, ShowsTheStatusAsAPageThatNobodyKeepsOrFrames) {
   EXPECT_EQ(page.field("X-Content-Type-Options"), "nosniff");
   EXPECT_EQ(page.field("Referrer-Policy"), "no-referrer");
   EXPECT_EQ(page.field("Cross-Origin-Resource-Policy"), "same-origin");
+  EXPECT_EQ(page.field("Cross-Origin-Opener-Policy"), "same-origin");
   EXPECT_EQ(page.field("Cache-Control"), "no-store");
   EXPECT_TRUE(page.body.starts_with("<!doctype html>"));
   EXPECT_NE(page.body.find("r.example"), std::string::npos);
@@ -196,6 +197,13 @@ TEST_F(ControlTest, ServesItsOwnPageAndNoOtherSites) {
     EXPECT_EQ(asked(fields, "POST", "/v1/warm"), 403) << fields;
     EXPECT_EQ(asked(fields, "POST", "/v1/reload"), 403) << fields;
   }
+  // A link to the page, which a person follows; nothing else may be opened so.
+  const std::string link =
+      "Host: localhost:8080\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\n", "GET", "/"), 200);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: iframe\r\n", "GET", "/"), 403);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\n", "GET", "/v1/status"), 403);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\nOrigin: null\r\n", "POST", "/"), 403);
 }
 
 TEST_F(ControlTest, TellsTheEffectiveConfiguration) {
