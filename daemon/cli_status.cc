@@ -67,29 +67,6 @@ std::string render_next_victims(const Reader& victims, const Style& style) {
   return table(rows, kIndent, style);
 }
 
-// How far the background verification is, in one line; nothing from a daemon that has none.
-std::string render_scrub(const Reader& scrub, const Style& style) {
-  const std::string state = scrub["state"].text();
-  if (state.empty()) return {};
-  std::vector<Span> line{{"scrub " + state, state == "off" ? Tone::caution : Tone::plain}};
-  const bool running = state == "running" || state == "yielding";
-  if (running) {
-    const double total = scrub["total_bytes"].number();
-    line.push_back({show_percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
-    line.push_back(
-        {scrub["objects"].count() + " of " + scrub["total_objects"].count() + " objects"});
-    line.push_back({"since " + show_seconds(scrub["began_seconds_ago"].number())});
-  } else if (scrub["ended_seconds_ago"].is_number()) {
-    line.push_back({"last one " + show_seconds(scrub["ended_seconds_ago"].number()) + " ago"});
-    line.push_back({scrub["objects"].count() + " objects"});
-  }
-  if (running || scrub["ended_seconds_ago"].is_number())
-    line.push_back(counted(scrub["damaged"], "damaged", Tone::caution));
-  if (scrub["next_in_seconds"].is_number())
-    line.push_back({"next look in " + show_seconds(scrub["next_in_seconds"].number())});
-  return flow(line, kIndent, style);
-}
-
 std::string render_cache(const Reader& cache, const Style& style) {
   const std::string mode = cache["mode"].text();
   const double bytes = cache["bytes"].number();
@@ -116,7 +93,7 @@ std::string render_cache(const Reader& cache, const Style& style) {
                    pinned > 0.9 * most ? Tone::caution : Tone::plain}},
                  kIndent, style);
   }
-  return text + render_scrub(cache["scrub"], style) +
+  return text + flow(describe_scrub(cache["scrub"]), kIndent, style) +
          render_next_victims(cache["next_victims"], style);
 }
 
@@ -139,25 +116,6 @@ std::string render_traffic(const Reader& traffic, const Style& style) {
        {show_bytes(traffic["bytes_saved"].number()) + " saved"}},
       kIndent, style);
   return text;
-}
-
-// The pulls that the registry still grants, or nothing.
-Span describe_quota(const Reader& quota) {
-  if (!quota["limit"].is_number()) return {};
-  const double limit = quota["limit"].number();
-  const double remaining = quota["remaining"].number();
-  return {quota["remaining"].count() + " of " + quota["limit"].count() + " pulls left per " +
-              show_seconds(quota["window_seconds"].number()),
-          remaining < 0.1 * limit ? Tone::caution : Tone::faint};
-}
-
-// "", " for 5s", ", tried again in 3s".
-std::string describe_wait(const Reader& upstream) {
-  if (upstream["paused_seconds"].number() > 0)
-    return " for " + show_seconds(upstream["paused_seconds"].number());
-  if (upstream["retry_in_seconds"].is_number())
-    return ", tried again in " + show_seconds(upstream["retry_in_seconds"].number());
-  return {};
 }
 
 // How each of a registry's upstreams fares, in the order in which they are asked.
@@ -188,18 +146,11 @@ std::string render_registries(const Reader& registries, const Style& style) {
       upstream += (upstream.empty() ? "" : ", ") + url.text();
     }
     if (has_mirrors) upstream = std::to_string(registry["upstreams"].size()) + " in order";
-    std::string identity = registry["identity"].text();
-    const std::string kind = registry["identity_kind"].text();
-    if (identity.empty()) {
-      identity = kind.empty() ? "anonymous" : kind;
-    } else if (!kind.empty()) {
-      identity += " (" + kind + ")";
-    }
     const std::string state = registry["state"].text();
     const std::string shown_state = state + describe_wait(registry);
     Row row{{{registry["name"].text()},
              {upstream.empty() ? "-" : upstream},
-             {identity},
+             {describe_identity(registry)},
              {shown_state, tone_of_state(state)}},
             {}};
     if (has_mirrors) row.notes = describe_upstreams(registry["upstreams"]);
@@ -236,6 +187,52 @@ Tone tone_of_state(std::string_view state) {
     return Tone::bad;
   }
   return Tone::caution;
+}
+
+std::vector<Span> describe_scrub(const Reader& scrub) {
+  const std::string state = scrub["state"].text();
+  if (state.empty()) return {};
+  std::vector<Span> line{{"scrub " + state, state == "off" ? Tone::caution : Tone::plain}};
+  const bool running = state == "running" || state == "yielding";
+  if (running) {
+    const double total = scrub["total_bytes"].number();
+    line.push_back({show_percent(scrub["bytes"].number(), total) + " of " + show_bytes(total)});
+    line.push_back(
+        {scrub["objects"].count() + " of " + scrub["total_objects"].count() + " objects"});
+    line.push_back({"since " + show_seconds(scrub["began_seconds_ago"].number())});
+  } else if (scrub["ended_seconds_ago"].is_number()) {
+    line.push_back({"last one " + show_seconds(scrub["ended_seconds_ago"].number()) + " ago"});
+    line.push_back({scrub["objects"].count() + " objects"});
+  }
+  if (running || scrub["ended_seconds_ago"].is_number())
+    line.push_back(counted(scrub["damaged"], "damaged", Tone::caution));
+  if (scrub["next_in_seconds"].is_number())
+    line.push_back({"next look in " + show_seconds(scrub["next_in_seconds"].number())});
+  return line;
+}
+
+Span describe_quota(const Reader& quota) {
+  if (!quota["limit"].is_number()) return {};
+  const double limit = quota["limit"].number();
+  const double remaining = quota["remaining"].number();
+  return {quota["remaining"].count() + " of " + quota["limit"].count() + " pulls left per " +
+              show_seconds(quota["window_seconds"].number()),
+          remaining < 0.1 * limit ? Tone::caution : Tone::faint};
+}
+
+std::string describe_wait(const Reader& upstream) {
+  if (upstream["paused_seconds"].number() > 0)
+    return " for " + show_seconds(upstream["paused_seconds"].number());
+  if (upstream["retry_in_seconds"].is_number())
+    return ", tried again in " + show_seconds(upstream["retry_in_seconds"].number());
+  return {};
+}
+
+std::string describe_identity(const Reader& registry) {
+  const std::string identity = registry["identity"].text();
+  const std::string kind = registry["identity_kind"].text();
+  if (identity.empty()) return kind.empty() ? "anonymous" : kind;
+  return identity + (kind.empty() ? "" : " (" + kind + ")");
 }
 
 std::string describe_tokens(const Reader& tokens) {

@@ -4,6 +4,7 @@
 #include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "daemon/json_reader.h"
 #include "daemon/terminal.h"
@@ -23,6 +24,14 @@ std::string render_status(const boost::json::value& status, const Style& style,
 //
 // Of a daemon, its cache or a registry.
 Tone tone_of_state(std::string_view state);
+// How far the background verification is; empty from a daemon that has none.
+std::vector<Span> describe_scrub(const JsonReader& scrub);
+// The pulls that a registry still grants ("rate_limit"), or nothing.
+Span describe_quota(const JsonReader& quota);
+// Of a registry or one of its upstreams: "", " for 5s", ", tried again in 3s".
+std::string describe_wait(const JsonReader& upstream);
+// "vm (managed-identity)", "anonymous".
+std::string describe_identity(const JsonReader& registry);
 // Tokens of one kind together: how many, and when the first of them expires and is renewed.
 std::string describe_tokens(const JsonReader& tokens);
 // A warning about something that a person has to renew soon, or nothing.

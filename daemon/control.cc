@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <climits>
 
 #include "cache/log.h"
 #include "daemon/owner_request.h"
+#include "daemon/status_page.h"
 #include "proxy/auth/secret_memory.h"
+#include "proxy/host_policy.h"
 
 namespace staithe::daemon {
 
@@ -17,6 +20,11 @@ namespace {
 
 // Enough to see what goes and why; `staithe ls` has them all.
 constexpr std::size_t shown_victims = 5;
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
 
 const char* to_string(Control::State state) {
   switch (state) {
@@ -73,6 +81,7 @@ json::object describe(const Config& config, const std::string& name, const std::
     for (const auto& token : authorizer->tokens()) {
       tokens.push_back(
           json::object{{"kind", token.kind},
+                       {"age_seconds", token.age.count()},
                        {"expires_in_seconds", token.expires_in.count()},
                        {"renews_in_seconds", token.renews_in ? json::value(token.renews_in->count())
                                                              : json::value(nullptr)}});
@@ -214,6 +223,20 @@ json::array describe(const std::vector<cache::Store::NextVictim>& victims, const
   return all;
 }
 
+// False for what a page of another site may have had a browser send, here by way of a port that was
+// forwarded to this socket: the browser says so, or the name is one that a site can have. Programs
+// that speak to the socket itself call it anything without a dot. A link to our page may stand
+// anywhere: what it opens is shown to a person, and cannot be read by where it stood.
+bool comes_from_this_machine(const proxy::Request& request, const std::vector<std::string>& hosts) {
+  const bool is_link = request.target == "/" && request.field("Sec-Fetch-Mode") == "navigate" &&
+                       request.field("Sec-Fetch-Dest") == "document";
+  const std::string_view site = is_link ? "none" : request.field("Sec-Fetch-Site");
+  if (proxy::is_cross_site(site, request.field("Origin"))) return false;
+  const std::string_view host = request.host;
+  return host.find_first_of(".[") == std::string_view::npos ||
+         proxy::HostPolicy({}, hosts).accepts(host);
+}
+
 }  // namespace
 
 Control::Control(Sources sources)
@@ -240,6 +263,7 @@ json::object Control::status() const {
   for (const std::string& address : addresses_) listen.emplace_back(address);
   return {
       {"version", STAITHE_VERSION},
+      {"host", host_name()},
       {"pid", ::getpid()},
       {"uptime_seconds", uptime.count()},
       {"state", to_string(state_)},
@@ -281,6 +305,12 @@ json::object Control::status() const {
 asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   const auto& request = exchange.request();
   const std::string_view path = request.target.substr(0, request.target.find('?'));
+  if (!comes_from_this_machine(request, sources_.config.proxy.hosts)) {
+    co_await exchange.reply_error(403, "DENIED",
+                                  "this socket serves programs and its own page, under the name "
+                                  "localhost or 127.0.0.1; add further names to access.hosts");
+    co_return;
+  }
   if (Credentials::answers(path)) {
     co_await sources_.credentials.handle(exchange);
     co_return;
@@ -320,6 +350,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "/v1/verify, /v1/warm and /v1/reload");
     co_return;
   }
+  if (path == "/") {
+    co_await reply_with_status_page(exchange, status(), sources_.clock.wall());
+    co_return;
+  }
   json::object answer;
   if (path == "/v1/status") {
     answer = status();
@@ -337,7 +371,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
   } else {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
-                                  "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
+                                  "/ (a page), /v1/status, /v1/registries, /v1/fills, /v1/blobs, "
                                   "/v1/images, /v1/explain, /v1/config and /v1/credentials");
     co_return;
   }

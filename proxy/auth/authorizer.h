@@ -21,7 +21,8 @@ namespace staithe::proxy::auth {
 
 // One token as status shows it; never its value.
 struct TokenStatus {
-  std::string kind;  // "entra", "refresh", "access", "login"
+  std::string kind;          // "entra", "refresh", "access", "login"
+  std::chrono::seconds age;  // since it was asked for
   std::chrono::seconds expires_in;
   std::optional<std::chrono::seconds> renews_in;  // nullopt: only a person can renew it
 };

@@ -128,6 +128,7 @@ std::optional<TokenStatus> Keeper<T>::status() const {
   const Instant now = environment_.clock.now();
   if (!is_valid(now)) return std::nullopt;
   return TokenStatus{.kind = to_string(kind_),
+                     .age = in_seconds(now - kept_->life.since),
                      .expires_in = in_seconds(kept_->life.end() - now),
                      .renews_in = in_seconds(std::max(renew_at_, retry_at_) - now)};
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/status_page.h"
 #include "tests/fake/house.h"
 
 namespace staithe::daemon {
@@ -73,8 +74,8 @@ TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {
   const Answer answer = get("/v1/status");
   ASSERT_EQ(answer.status, 200);
   const auto status = boost::json::parse(answer.body).as_object();
-  for (const char* key : {"version", "pid", "uptime_seconds", "state", "listen", "cache", "traffic",
-                          "registries", "fills", "warm"})
+  for (const char* key : {"version", "host", "pid", "uptime_seconds", "state", "listen", "cache",
+                          "traffic", "registries", "fills", "warm"})
     EXPECT_TRUE(status.contains(key)) << key;
   const auto& cache = status.at("cache").as_object();
   for (const char* key :
@@ -146,6 +147,63 @@ TEST_F(ControlTest, StatusTellsWhatGoesNextAndWhatWasSaved) {
   }
   EXPECT_EQ(status.at("traffic").at("hit_ratio").to_number<double>(), 0.25);
   EXPECT_EQ(status.at("traffic").at("bytes_saved").to_number<int>(), 12);
+}
+
+TEST_F(ControlTest, ShowsTheStatusAsAPageThatNobodyKeepsOrFrames) {
+  control_.set_state(Control::State::ready);
+  const auto digest = house_.play_blob("app", "some bytes");
+  house_.get("/v2/r.example/app/blobs/" + digest.to_string());
+  const Answer page = get("/");
+  ASSERT_EQ(page.status, 200);
+  EXPECT_EQ(page.field("Content-Type"), "text/html; charset=utf-8");
+  EXPECT_EQ(page.field("Content-Security-Policy"), status_page_policy());
+  EXPECT_EQ(page.field("X-Content-Type-Options"), "nosniff");
+  EXPECT_EQ(page.field("Referrer-Policy"), "no-referrer");
+  EXPECT_EQ(page.field("Cross-Origin-Resource-Policy"), "same-origin");
+  EXPECT_EQ(page.field("Cross-Origin-Opener-Policy"), "same-origin");
+  EXPECT_EQ(page.field("Cache-Control"), "no-store");
+  EXPECT_TRUE(page.body.starts_with("<!doctype html>"));
+  EXPECT_NE(page.body.find("r.example"), std::string::npos);
+  const Answer head = ask("HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(head.status, 200);
+  EXPECT_TRUE(head.body.empty());
+  EXPECT_EQ(
+      ask("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").status,
+      405);
+}
+
+// A browser that reaches this socket through a forwarded port must not be the hand of other sites.
+TEST_F(ControlTest, ServesItsOwnPageAndNoOtherSites) {
+  const auto asked = [&](const std::string& fields, const std::string& method = "GET",
+                         const std::string& path = "/v1/status") {
+    return ask(method + " " + path + " HTTP/1.1\r\n" + fields +
+               "Content-Length: 2\r\nConnection: close\r\n\r\n{}")
+        .status;
+  };
+  for (const char* fields :
+       {"Host: localhost:8080\r\nSec-Fetch-Site: same-origin\r\n",
+        "Host: localhost:8080\r\nSec-Fetch-Site: none\r\n", "Host: 127.0.0.1:8080\r\n",
+        "Host: [::1]:8080\r\n", "Host: staithe\r\n", "Host: \r\n"})
+    EXPECT_EQ(asked(fields), 200) << fields;
+  for (const char* fields :
+       {"Host: evil.example\r\n", "Host: evil.example:8080\r\nSec-Fetch-Site: same-origin\r\n",
+        "Host: 192.0.2.1\r\n", "Host: [2001:db8::1]\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: same-site\r\n",
+        "Host: localhost\r\nOrigin: https://evil.example\r\n",
+        "Host: localhost\r\nOrigin: null\r\n"}) {
+    EXPECT_EQ(asked(fields), 403) << fields;
+    EXPECT_EQ(asked(fields, "POST", "/v1/verify"), 403) << fields;
+    EXPECT_EQ(asked(fields, "POST", "/v1/warm"), 403) << fields;
+    EXPECT_EQ(asked(fields, "POST", "/v1/reload"), 403) << fields;
+  }
+  // A link to the page, which a person follows; nothing else may be opened so.
+  const std::string link =
+      "Host: localhost:8080\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\n", "GET", "/"), 200);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: iframe\r\n", "GET", "/"), 403);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\n", "GET", "/v1/status"), 403);
+  EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\nOrigin: null\r\n", "POST", "/"), 403);
 }
 
 TEST_F(ControlTest, TellsTheEffectiveConfiguration) {

@@ -454,6 +454,7 @@ TEST_F(KeeperTest, StatusTellsTimesAndNothingElse) {
   world.clock.advance(1h);
   const TokenStatus status = keeper->status().value();
   EXPECT_EQ(status.kind, "refresh");
+  EXPECT_EQ(status.age, 1h);
   EXPECT_EQ(status.expires_in, 2h);
   EXPECT_GE(status.renews_in, 30min);
   EXPECT_LE(status.renews_in, 48min);
