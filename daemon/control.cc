@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 
 #include "cache/log.h"
+#include "daemon/metric_text.h"
 #include "daemon/owner_request.h"
 #include "proxy/auth/secret_memory.h"
 
@@ -272,6 +273,7 @@ json::object Control::status() const {
                                {"bytes_fetched", fetched_bytes(sources_.registries)}}},
       {"connections",
        describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
+      {"log", json::object{{"dropped", log::dropped()}}},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},
       {"fills", describe(sources_.fills)},
@@ -320,6 +322,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "/v1/verify, /v1/warm and /v1/reload");
     co_return;
   }
+  if (path == "/metrics" && sources_.metrics) {
+    co_await exchange.reply(200, metrics_content_type, sources_.metrics());
+    co_return;
+  }
   json::object answer;
   if (path == "/v1/status") {
     answer = status();
@@ -338,7 +344,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
                                   "/v1/status, /v1/registries, /v1/fills, /v1/blobs, "
-                                  "/v1/images, /v1/explain, /v1/config and /v1/credentials");
+                                  "/v1/images, /v1/explain, /v1/config, /v1/credentials and "
+                                  "/metrics");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;
