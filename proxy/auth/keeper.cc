@@ -14,6 +14,9 @@
 namespace staithe::proxy::auth {
 namespace {
 
+// Renewals that follow each other faster than this, as of a token whose file is watched, are told
+// at level debug.
+constexpr std::chrono::minutes told_every{10};
 // A refusal this long after the last one is a new story.
 constexpr std::chrono::minutes refusals_forgotten{10};
 
@@ -204,8 +207,10 @@ void Keeper<T>::tell_renewed(int failures_before, bool first) {
   if (kind_ == Kind::demand) return;
   if (environment_.meter) environment_.meter->note(kind_, true);
   // Access tokens come with every repository, and passwords are read again and again.
-  const bool rare = renewed_unasked(kind_) || failures_before > 0;
   const Instant now = environment_.clock.now();
+  const bool due = told_at_ == Instant::min() || now - told_at_ >= told_every;
+  const bool rare = (renewed_unasked(kind_) && due) || failures_before > 0;
+  if (rare) told_at_ = now;
   log::write(rare ? log::Level::info : log::Level::debug, "token renewed",
              {{"token", name_},
               {"kind", to_string(kind_)},

@@ -115,6 +115,7 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   WallTime wall_stop_{};
   std::uint64_t generation_ = 0;  // counts what has been kept; ends the tending of its predecessors
   bool used_ = false;             // since it was fetched
+  Instant told_at_ = Instant::min();  // that it was renewed
   Instant last_used_{};
 
   std::shared_ptr<Flight> flight_;

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 import unittest
@@ -23,6 +24,7 @@ from lab import MIB, needs_root
 from metrics_text import Scrape, promtool
 from registry import free_port
 from staithed import REPOSITORY_ROOT, Staithed, toml
+from standin.client import ask
 
 CONTOSO, FABRIKAM, HUB = "contoso.azurecr.io", "fabrikam.azurecr.io", "docker.io"
 SIZE = 6 * MIB
@@ -114,9 +116,7 @@ class Metrics(IdentityTest):
         digest = self.lab.digest(IMAGES[0])
         path = f"metrics/manifests/{digest}"
         self.assertEqual(self.get(path), 200)
-        self.assertEqual(
-            self.requests("miss", registry=CONTOSO, kind="manifest"), 1
-        )
+        self.assertEqual(self.requests("miss", registry=CONTOSO, kind="manifest"), 1)
         for _ in range(20):
             self.assertEqual(self.get(path), 200)
         self.assertEqual(self.requests("hit", registry=CONTOSO, kind="manifest"), 20)
@@ -294,15 +294,16 @@ class Metrics(IdentityTest):
         soon = datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(days=9)
         self.staithed.config["registry"].remove(hub)
         self.staithed.registry(FABRIKAM)["identity"] = "robot"
-        robot = {"kind": "basic", "username": "robot", "password_file": secret}
-        self._configure(
-            {"cache": {"max_size": MAX_SIZE - MIB}, "identity": {"robot": robot}},
-            f'secret_expires = {soon}\n',
-        )
+        robot = f"""
+[identity.robot]
+kind = "basic"
+username = "robot"
+password_file = "{secret}"
+secret_expires = {soon}
+"""
+        self._configure({"cache": {"max_size": MAX_SIZE - MIB}}, robot)
         self.scrape()
-        self.assertEqual(
-            list(self.scrapes[-1].values("staithe_upstream_state", registry=HUB)), []
-        )
+        self.assertEqual(list(self.scrapes[-1].values("staithe_upstream_state", registry=HUB)), [])
         self.assertGreater(self.scrapes[-1].sum("staithe_requests_total", registry=HUB), 0)
         self.get("busybox/manifests/1", FABRIKAM)
         left = list(self.scrape().values("staithe_credential_expiry_seconds", registry=FABRIKAM))
@@ -348,20 +349,19 @@ class Metrics(IdentityTest):
             self.assertNotIn(word, last.text)
 
     def _configure(self, changes: dict, more: str = "") -> None:
-        """By SIGHUP; `more` is what the tests' TOML has no form for, of the last table."""
+        """By SIGHUP; `more`: a table that the tests' TOML has no form for."""
         self.staithed.configured(changes)
         self.staithed.config_file.write_text(toml(self.staithed.config) + more)
         count = self.staithed.log.read_text().count("configuration reloaded")
         self.staithed.process.signal(signal.SIGHUP)
         wait_for(
-            lambda: self.staithed.log.read_text().count("configuration reloaded") > count, "a reload"
+            lambda: self.staithed.log.read_text().count("configuration reloaded") > count,
+            "a reload",
         )
 
 
 class MetricsAddress(IdentityTest):
     def test_it_serves_the_metrics_and_no_more(self) -> None:
-        from standin.client import ask
-
         address = f"127.0.0.1:{free_port()}"
         self.staithed.configured({"listen": {"metrics": address}}).start()
         for path, status in {
@@ -446,16 +446,11 @@ class Files(unittest.TestCase):
             self.assertNotIn("$", expression)
             rules.append({"record": f"panel:{number}", "expr": expression})
         # JSON is YAML, too.
-        file = Path(self.enterContext(_temporary())) / "panels.yml"
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        file = Path(directory) / "panels.yml"
         file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
         done = promtool("check", "rules", str(file))
         self.assertEqual(done.returncode, 0, done.stderr)
-
-
-def _temporary():
-    import tempfile
-
-    return tempfile.TemporaryDirectory()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 
-_SAMPLE = re.compile(r'([a-z_]+)(?:\{(.*)\})? (\S+)')
+_SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 
