@@ -106,7 +106,9 @@ enum class Quoting { text, json, bare };
 std::string render(const Value& value, Quoting quoting) {
   return std::visit(
       [&]<class T>(const T& held) -> std::string {
-        if constexpr (std::same_as<T, std::string_view>) {
+        if constexpr (std::same_as<T, std::monostate>) {
+          std::unreachable();
+        } else if constexpr (std::same_as<T, std::string_view>) {
           std::string text = printable(held, kMaxValueBytes);
           if (quoting == Quoting::json) return in_quotes(text, true);
           if (quoting == Quoting::text && needs_quotes(text)) return in_quotes(text, false);
@@ -129,6 +131,7 @@ std::string fill_line(std::string head, Fields fields, std::string_view cut_mark
   const std::size_t reserved = cut_mark.size() + tail.size();
   bool cut = false;
   for (const Field& field : fields) {
+    if (std::holds_alternative<std::monostate>(field.value.held())) continue;
     std::string text = write_field(field);
     if (head.size() + text.size() + reserved > limit) {
       cut = true;

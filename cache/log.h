@@ -92,7 +92,8 @@ class Name {
 // A field's value, borrowed for the call.
 class Value {
  public:
-  using Held = std::variant<bool, std::int64_t, std::uint64_t, double, std::string_view>;
+  using Held =
+      std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string_view>;
 
   template <class T>
     requires std::convertible_to<const T&, std::string_view>
@@ -101,6 +102,9 @@ class Value {
   Value(T number) : held_(hold(number)) {}                              // NOLINT
   Value(double number) : held_(number) {}                               // NOLINT
   Value(const Error& error) : held_(std::string_view(error.detail)) {}  // NOLINT
+
+  // Nothing: the field is left out of the line.
+  Value(std::monostate) {}  // NOLINT
 
   const Held& held() const { return held_; }
 
@@ -125,6 +129,12 @@ struct Field {
   Value value;
 };
 using Fields = std::initializer_list<Field>;
+
+// For fields that seldom say anything: left out if the text is empty, or the number 0.
+inline Value if_any(std::string_view text) { return text.empty() ? Value(std::monostate()) : text; }
+inline Value if_any(std::uint64_t number) {
+  return number == 0 ? Value(std::monostate()) : Value(number);
+}
 
 namespace detail {
 inline std::atomic<Level> threshold{Level::warn};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 #include <utility>
 
 #include "cache/blob_writer.h"
@@ -346,7 +347,8 @@ Store::Stats Store::stats() const {
           .free_bytes = space_.free_bytes,
           .blobs = totals.blobs,
           .manifests = totals.manifests,
-          .evicted = evicted_,
+          .evicted = std::accumulate(evicted_.begin(), evicted_.end(), std::uint64_t{0}),
+          .evicted_for = evicted_,
           .quarantined = quarantined_,
           .pins = catalog_.pins().size(),
           .pinned_bytes = catalog_.pinned_bytes(),

@@ -13,6 +13,7 @@
 // as a sentence.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -169,6 +170,11 @@ class Store {
   // system that takes no writes. The store finds back to normal by itself within seconds.
   enum class Mode { read_write, pass_through, read_only };
 
+  // Why something had to go: for cache.max_size; for cache.min_free, because others fill the disk
+  // too; because the disk was full although the bounds had room.
+  enum class Evicted { max_size, min_free, disk_full };
+  static constexpr std::size_t eviction_reasons = 3;
+
   struct Stats {
     // All that the cache takes: what is stored, being written, left of broken transfers, set aside,
     // removed but still read, the index and the directories.
@@ -178,6 +184,7 @@ class Store {
     std::size_t blobs = 0;
     std::size_t manifests = 0;
     std::uint64_t evicted = 0;
+    std::array<std::uint64_t, eviction_reasons> evicted_for{};  // the same by Evicted
     std::uint64_t quarantined = 0;
     std::size_t pins = 0;
     std::uint64_t pinned_bytes = 0;  // on disk of what these need
@@ -274,7 +281,9 @@ class Store {
   asio::awaitable<void> keep_headroom();
   bool evictable(const Digest& digest) const;
   // False if none of the files could be removed; those that could not stay stored.
-  asio::awaitable<bool> evict(std::vector<Digest> victims);
+  asio::awaitable<bool> evict(std::vector<Digest> victims, Evicted reason);
+  // Which of the bounds is the narrower one at this moment.
+  Evicted narrower_bound() const;
   asio::awaitable<void> measure_space();
   // What index and directories may grow by until they are measured again.
   std::uint64_t own_growth_bytes() const;
@@ -479,8 +488,8 @@ class Store {
   std::shared_ptr<std::uint64_t> unlinked_bytes_ = std::make_shared<std::uint64_t>(0);
   std::unordered_set<Digest> leaving_;
   std::size_t removals_ = 0;
-  Event left_;  // a removal has ended
-  std::uint64_t evicted_ = 0;
+  Event left_;                                             // a removal has ended
+  std::array<std::uint64_t, eviction_reasons> evicted_{};  // by Evicted
   struct SetAside {
     std::filesystem::path path;
     std::uint64_t bytes;
@@ -513,5 +522,7 @@ class Store {
 
 // "read-write", "pass-through", "read-only".
 const char* to_string(Store::Mode mode);
+// "max_size", "min_free", "disk_full".
+const char* to_string(Store::Evicted reason);
 
 }  // namespace staithe::cache

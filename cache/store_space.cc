@@ -107,7 +107,7 @@ asio::awaitable<void> Store::make_room(std::uint64_t bytes) {
         continue;
       throw no_room();
     }
-    if (!co_await evict(std::move(victims)))
+    if (!co_await evict(std::move(victims), narrower_bound()))
       throw Failure(Errc::storage_failed,
                     "nothing can be removed from the cache directory " + layout_.root().string());
   }
@@ -125,7 +125,7 @@ asio::awaitable<void> Store::shrink() {
     auto victims = choose_victims(
         catalog_.oldest_first([this](const Digest& digest) { return evictable(digest); }),
         std::numeric_limits<std::uint64_t>::max());
-    if (victims.empty() || !co_await evict(std::move(victims))) co_return;
+    if (victims.empty() || !co_await evict(std::move(victims), narrower_bound())) co_return;
   }
 }
 
@@ -183,7 +183,24 @@ Store::Leaving::~Leaving() {
   store_.left_.notify_all();
 }
 
-asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
+Store::Evicted Store::narrower_bound() const {
+  const std::uint64_t allowed = allowed_bytes(budget_, used_bytes(), space_.free_bytes);
+  return allowed < budget_.max_bytes ? Evicted::min_free : Evicted::max_size;
+}
+
+const char* to_string(Store::Evicted reason) {
+  switch (reason) {
+    case Store::Evicted::max_size:
+      return "max_size";
+    case Store::Evicted::min_free:
+      return "min_free";
+    case Store::Evicted::disk_full:
+      return "disk_full";
+  }
+  return "";
+}
+
+asio::awaitable<bool> Store::evict(std::vector<Digest> victims, Evicted reason) {
   struct Victim {
     Digest digest;
     std::filesystem::path path;
@@ -210,7 +227,7 @@ asio::awaitable<bool> Store::evict(std::vector<Digest> victims) {
   for (const Victim& file : files) {
     if (!file.gone) continue;
     any_gone = true;
-    ++evicted_;
+    ++evicted_[static_cast<std::size_t>(reason)];
     if (storing_.contains(file.digest)) continue;  // Put again meanwhile; its file comes.
     forget_manifest(file.digest);
     catalog_.drop(file.digest);
@@ -231,7 +248,7 @@ asio::awaitable<bool> Store::evict_some() {
                 std::views::filter(&Candidate::evictable) | std::views::take(evicted_at_once);
   auto victims = choose_victims(oldest, evicted_bytes_at_once);
   if (victims.empty()) co_return false;
-  co_return co_await evict(std::move(victims));
+  co_return co_await evict(std::move(victims), Evicted::disk_full);
 }
 
 std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {

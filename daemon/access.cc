@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <numeric>
 
 #include "cache/log.h"
 #include "cache/offload.h"
@@ -167,6 +168,10 @@ asio::awaitable<void> Access::load(proxy::AccessSettings settings) {
   }
 }
 
+std::uint64_t Access::denied() const {
+  return std::accumulate(denied_.begin(), denied_.end(), std::uint64_t{0});
+}
+
 asio::awaitable<bool> Access::allows(Right right, proxy::Peer caller) {
   const Verdict verdict = judge(right, caller, ids_, own_uid_);
   if (verdict == Verdict::allowed) co_return true;
@@ -194,7 +199,7 @@ asio::awaitable<std::vector<unsigned>> Access::look_up(unsigned uid) {
 }
 
 void Access::note_denial(Right right, proxy::Peer caller) {
-  ++denied_;
+  ++denied_[static_cast<std::size_t>(right)];
   const Instant now = clock_.now();
   if (const auto last = logged_.find(caller);
       last != logged_.end() && now < last->second + log_pause)

@@ -12,6 +12,7 @@
 // for a minute. Such lookups can take seconds (LDAP), so they run on a thread of their own.
 #pragma once
 
+#include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -34,6 +35,7 @@ namespace staithe::daemon {
 namespace asio = boost::asio;
 
 enum class Right { pull, look, credential, own };
+inline constexpr std::size_t rights = 4;
 
 // [access] with names turned into numbers.
 struct AccessIds {
@@ -74,7 +76,8 @@ class Access {
 
   // A refusal is counted, and logged once per user and minute.
   asio::awaitable<bool> allows(Right right, proxy::Peer caller);
-  std::uint64_t denied() const { return denied_; }
+  std::uint64_t denied() const;
+  std::uint64_t denied(Right right) const { return denied_[static_cast<std::size_t>(right)]; }
 
  private:
   struct Known {
@@ -95,7 +98,7 @@ class Access {
   AccessIds ids_{.restricted = true, .users = {}, .groups = {}};
   std::map<unsigned, Known> known_;
   std::map<proxy::Peer, Instant> logged_;
-  std::uint64_t denied_ = 0;
+  std::array<std::uint64_t, rights> denied_{};  // by Right
 };
 
 }  // namespace staithe::daemon

@@ -288,6 +288,10 @@ std::string render_status(const json::value& value, const Style& style, Order or
   // What moves: the last two.
   if (order == Order::transfers_first) std::ranges::rotate(sections, sections.end() - 2);
   std::string text = render_daemon(status, style);
+  if (const Reader lost = status["log"]["dropped"]; lost.number() > 0)
+    text += paragraph(
+        {lost.count() + " lines of the log were lost: their sink is too slow", Tone::caution},
+        kIndent, style);
   for (const std::string& section : sections) {
     if (!section.empty()) text += "\n" + section;
   }

@@ -7,6 +7,7 @@
 #include <climits>
 
 #include "cache/log.h"
+#include "daemon/metric_text.h"
 #include "daemon/owner_request.h"
 #include "daemon/status_page.h"
 #include "proxy/auth/secret_memory.h"
@@ -225,13 +226,11 @@ json::array describe(const std::vector<cache::Store::NextVictim>& victims, const
 
 // False for what a page of another site may have had a browser send, here by way of a port that was
 // forwarded to this socket: the browser says so, or the name is one that a site can have. Programs
-// that speak to the socket itself call it anything without a dot. A link to our page may stand
-// anywhere: what it opens is shown to a person, and cannot be read by where it stood.
+// that speak to the socket itself call it anything without a dot.
 bool comes_from_this_machine(const proxy::Request& request, const std::vector<std::string>& hosts) {
-  const bool is_link = request.target == "/" && request.field("Sec-Fetch-Mode") == "navigate" &&
-                       request.field("Sec-Fetch-Dest") == "document";
-  const std::string_view site = is_link ? "none" : request.field("Sec-Fetch-Site");
-  if (proxy::is_cross_site(site, request.field("Origin"))) return false;
+  if (!opens_status_page(request) &&
+      proxy::is_cross_site(request.field("Sec-Fetch-Site"), request.field("Origin")))
+    return false;
   const std::string_view host = request.host;
   return host.find_first_of(".[") == std::string_view::npos ||
          proxy::HostPolicy({}, hosts).accepts(host);
@@ -296,6 +295,7 @@ json::object Control::status() const {
                                {"bytes_fetched", fetched_bytes(sources_.registries)}}},
       {"connections",
        describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
+      {"log", json::object{{"dropped", log::dropped()}}},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},
       {"fills", describe(sources_.fills)},
@@ -354,6 +354,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await reply_with_status_page(exchange, status(), sources_.clock.wall());
     co_return;
   }
+  if (path == "/metrics" && sources_.metrics) {
+    co_await exchange.reply(200, metrics_content_type, sources_.metrics());
+    co_return;
+  }
   json::object answer;
   if (path == "/v1/status") {
     answer = status();
@@ -372,7 +376,8 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(404, "UNSUPPORTED",
                                   "there is nothing at this path; this version answers "
                                   "/ (a page), /v1/status, /v1/registries, /v1/fills, /v1/blobs, "
-                                  "/v1/images, /v1/explain, /v1/config and /v1/credentials");
+                                  "/v1/images, /v1/explain, /v1/config, /v1/credentials and "
+                                  "/metrics");
     co_return;
   }
   const bool unready = path == "/readyz" && state_ != State::ready;

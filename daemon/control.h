@@ -45,6 +45,7 @@ class Control final : public proxy::Handler {
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
     // Of the registry's listeners.
     std::function<proxy::Server::Figures()> connections = {};
+    std::function<std::string()> metrics = {};  // as Prometheus reads them
   };
   explicit Control(Sources sources);
 

@@ -30,6 +30,9 @@ constexpr std::size_t control_connections_per_user = 512;
 // index and the control socket, whose own connections come out of these.
 constexpr rlim_t kept_descriptors = 256;
 constexpr std::size_t control_spare_descriptors = 8;
+// Prometheus, a probe or two, and people who look at the page.
+constexpr std::size_t metrics_connections = 64;
+constexpr unsigned metrics_mode = 0666;
 // The longest is a list of images to warm.
 constexpr std::size_t control_body_bytes = most_warm_bytes;
 
@@ -37,14 +40,6 @@ constexpr std::size_t control_body_bytes = most_warm_bytes;
 // wanted again costs a page fault.
 constexpr auto rest_interval = std::chrono::minutes(1);
 constexpr auto busy_processor_time = std::chrono::milliseconds(300);
-
-void report_store(std::string_view event, std::string_view sentence) {
-  log::warn("cache", {{"what", event}, {"detail", sentence}});
-}
-
-void report_task(std::string_view name, std::string_view sentence) {
-  log::warn("background task failed", {{"task", name}, {"error", sentence}});
-}
 
 // The directory of a Unix socket must be ours or root's: whoever owns it can replace the socket.
 void prepare_socket_directory(const std::filesystem::path& directory) {
@@ -69,9 +64,15 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
       config_(std::move(config)),
       load_(std::move(load)),
       loops_(proxy::Loops::for_this_machine()),
-      tasks_(loop_, report_task),
+      store_lines_({.lines = 10, .interval = std::chrono::minutes(1)}),
+      task_lines_({.lines = 1, .interval = std::chrono::minutes(1)}),
+      tasks_(loop_, [this](std::string_view name,
+                           std::string_view sentence) { report_task(name, sentence); }),
       access_(loop_, clock_, tasks_, ::geteuid()),
-      store_(loop_, config_.cache, disk_, clock_, report_store),
+      store_(loop_, config_.cache, disk_, clock_,
+             [this](std::string_view event, std::string_view sentence) {
+               report_store(event, sentence);
+             }),
       http_(loop_),
       files_(store_.disk_pool()),
       identities_(config_.proxy.azure, config_.proxy.identities,
@@ -114,6 +115,14 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
       standing_warm_(loop_, {.clock = clock_, .random = random_, .warmer = warmer_}, config_.warm),
       warm_control_({.warmer = warmer_, .access = access_}),
       ending_watch_(clock_, registries_, identities_),
+      metrics_({.store = store_,
+                .proxy = proxy_,
+                .registries = registries_,
+                .fills = fills_,
+                .upstreams = upstream_meters_,
+                .access = access_,
+                .connections = [this] { return registry_server_.figures(); },
+                .started = clock_.wall()}),
       control_({.config = config_,
                 .clock = clock_,
                 .store = store_,
@@ -130,8 +139,17 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                                                  {"running", warmer_.running()}};
                     },
                 .reload = [this] { return reload(); },
-                .connections = [this] { return registry_server_.figures(); }}),
-      front_(loop_, proxy_.answers(), proxy_.admission(), clock_, proxy::Loops::beside_clients()),
+                .connections = [this] { return registry_server_.figures(); },
+                .metrics = [this] { return metrics_text(metrics_); }}),
+      metrics_door_({.metrics = metrics_,
+                     .is_ready = [this] { return proxy_.is_ready(); },
+                     .clock = clock_,
+                     .status = config_.status_page ? std::function([this] {
+                       return boost::json::value(control_.status());
+                     })
+                                                   : nullptr}),
+      front_(loop_, proxy_.answers(), proxy_.admission(), clock_, proxy_.meter(),
+             proxy::Loops::beside_clients()),
       registry_server_(loop_,
                        {.connections = config_.proxy.limits.connections,
                         .connections_per_user = config_.proxy.limits.connections_per_user,
@@ -145,6 +163,11 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                        .connection = {.body_bytes = control_body_bytes},
                        .spare_descriptors = control_spare_descriptors},
                       control_, store_.disk_pool()),
+      metrics_server_(loop_,
+                      {.connections = metrics_connections,
+                       .connections_per_user = metrics_connections,
+                       .connection = {}},
+                      metrics_door_, store_.disk_pool()),
       stop_asked_(loop_) {}
 
 Service::~Service() = default;
@@ -156,7 +179,7 @@ proxy::HttpLimits Service::http_limits() const {
 }
 
 proxy::auth::Place Service::place(const std::string& name,
-                                  const proxy::RegistrySettings& settings) const {
+                                  const proxy::RegistrySettings& settings) {
   const std::string text = settings.upstream.empty() ? "https://" + name : settings.upstream.back();
   // Docker Hub's registry has another host than its name.
   const proxy::Url base = value_or_throw(
@@ -164,10 +187,11 @@ proxy::auth::Place Service::place(const std::string& name,
   return {.name = name,
           .upstream = base.origin(),
           .ca_file = settings.ca_file,
-          .token_hosts = settings.token_hosts};
+          .token_hosts = settings.token_hosts,
+          .meter = upstream_meters_.tokens_of(settings.name)};
 }
 
-proxy::auth::Place Service::place(const proxy::Registry& registry) const {
+proxy::auth::Place Service::place(const proxy::Registry& registry) {
   return place(registry.name(), registry.settings());
 }
 
@@ -200,14 +224,35 @@ std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
                                 .ca_file = settings.ca_file,
                                 .redirects = std::move(redirects),
                                 .max_connections = settings.max_connections,
-                                .limits = http_limits()},
+                                .limits = http_limits(),
+                                .meter = upstream_meters_.of(settings.name)},
       std::move(authorizer), http_, clock_, random_);
+}
+
+void Service::report_store(std::string_view event, std::string_view sentence) {
+  if (event == "cache mode") {  // A change of state; no two are alike.
+    const bool back = sentence.starts_with(cache::to_string(cache::Store::Mode::read_write));
+    log::write(back ? log::Level::info : log::Level::warn, "cache mode changed",
+               {{"detail", sentence}});
+    return;
+  }
+  if (const auto left_out = store_lines_.admit(event, clock_.now()))
+    log::warn("cache",
+              {{"what", event}, {"detail", sentence}, {"left_out", log::if_any(*left_out)}});
+}
+
+void Service::report_task(std::string_view name, std::string_view sentence) {
+  const auto left_out = task_lines_.admit(name, clock_.now());
+  log::write(
+      left_out ? log::Level::warn : log::Level::debug, "background task failed",
+      {{"task", name}, {"error", sentence}, {"left_out", log::if_any(left_out.value_or(0))}});
 }
 
 void Service::listen() {
   const PassedSockets passed = passed_sockets();
   for (const int fd : passed.registry) registry_server_.adopt(fd);
   for (const int fd : passed.control) control_server_.adopt(fd);
+  for (const int fd : passed.metrics) metrics_server_.adopt(fd);
   // Sockets that the service manager holds stand for those of the configuration.
   if (passed.registry.empty()) {
     for (const std::string& text : config_.proxy.listen)
@@ -220,8 +265,16 @@ void Service::listen() {
         access_.restricted() ? restricted_control_mode : control_mode);
     owns_control_socket_ = true;
   }
-  proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  if (passed.metrics.empty() && !config_.metrics_address.empty())
+    metrics_server_.listen(value_or_throw(proxy::ListenAddress::parse(config_.metrics_address)),
+                           metrics_mode);
+  admit_hosts();
   control_.set_addresses(registry_server_.addresses());
+}
+
+void Service::admit_hosts() {
+  proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  metrics_door_.admit(proxy::HostPolicy(metrics_server_.addresses(), config_.proxy.hosts));
 }
 
 void Service::apply_access() {
@@ -257,10 +310,13 @@ asio::awaitable<void> Service::run() {
     release_program_pages();  // Of the start.
     registry_server_.start();
     control_server_.start();
+    metrics_server_.start();
     proxy_.set_ready(true);
     control_.set_state(Control::State::ready);
     for (const std::string& address : registry_server_.addresses())
       log::info("serving", {{"address", address}});
+    for (const std::string& address : metrics_server_.addresses())
+      log::info("serving metrics", {{"address", address}});
     notify("READY=1\nSTATUS=serving");
     if (const auto interval = watchdog_interval())
       tasks_.spawn("watchdog", feed_watchdog(*interval));
@@ -294,7 +350,7 @@ Faults Service::reload() {
   take_over(config_, *config);
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
-  proxy_.admit(proxy::HostPolicy(registry_server_.addresses(), config_.proxy.hosts));
+  admit_hosts();
   if (!same_access) tasks_.spawn("access", reload_access());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
   standing_warm_.set(config_.warm);
@@ -325,6 +381,7 @@ asio::awaitable<void> Service::close() {
   co_await fills_.stop();
   co_await registry_server_.stop();
   co_await control_server_.stop();
+  co_await metrics_server_.stop();
   co_await tasks_.join();
   co_await store_.close();
 }

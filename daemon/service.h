@@ -18,11 +18,14 @@
 #include "cache/clock.h"
 #include "cache/event.h"
 #include "cache/random.h"
+#include "cache/sparing.h"
 #include "cache/store.h"
 #include "cache/task_group.h"
 #include "daemon/access.h"
 #include "daemon/control.h"
 #include "daemon/ending_watch.h"
+#include "daemon/metrics.h"
+#include "daemon/metrics_door.h"
 #include "daemon/options.h"
 #include "daemon/standing_warm.h"
 #include "daemon/systemd.h"
@@ -58,7 +61,12 @@ class Service {
   Faults reload();
 
  private:
+  // What happens beside the requests.
+  void report_store(std::string_view event, std::string_view sentence);
+  void report_task(std::string_view name, std::string_view sentence);
   void listen();
+  // Under which names the listeners are known.
+  void admit_hosts();
   // What [access] means for the listeners, once access_ has it.
   void apply_access();
   asio::awaitable<void> reload_access();
@@ -67,8 +75,8 @@ class Service {
   asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
   // Gives memory back that only busier times needed.
   asio::awaitable<void> rest();
-  proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings) const;
-  proxy::auth::Place place(const proxy::Registry& registry) const;
+  proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings);
+  proxy::auth::Place place(const proxy::Registry& registry);
   asio::awaitable<proxy::auth::Identities::SignIn> sign_in(proxy::RegistryPtr registry,
                                                            proxy::auth::Secret token);
   asio::awaitable<bool> sign_out(proxy::RegistryPtr registry);
@@ -85,9 +93,12 @@ class Service {
   cache::PosixDisk disk_;
   // Before, and so after, all that has anything on them.
   proxy::Loops loops_;
+  Sparing store_lines_;  // by what happened
+  Sparing task_lines_;   // by the task
   TaskGroup tasks_;
   Access access_;
   cache::Store store_;
+  proxy::UpstreamMeters upstream_meters_;
   proxy::CurlLoop http_;
   proxy::auth::PosixFiles files_;
   proxy::auth::PosixPrograms programs_;
@@ -101,10 +112,13 @@ class Service {
   StandingWarm standing_warm_;
   WarmControl warm_control_;
   EndingWatch ending_watch_;
+  MetricSources metrics_;
   Control control_;
+  MetricsDoor metrics_door_;
   proxy::Front front_;
   proxy::Server registry_server_;
   proxy::Server control_server_;
+  proxy::Server metrics_server_;
   bool owns_control_socket_ = false;
   bool stopping_ = false;
   Event stop_asked_;

@@ -495,6 +495,12 @@ const std::string& status_page_policy() {
   return policy;
 }
 
+bool opens_status_page(const proxy::Request& request) {
+  return (request.method == "GET" || request.method == "HEAD") && request.target == "/" &&
+         request.field("Sec-Fetch-Mode") == "navigate" &&
+         request.field("Sec-Fetch-Dest") == "document" && request.field("Origin").empty();
+}
+
 asio::awaitable<void> reply_with_status_page(proxy::Exchange& exchange, json::value status,
                                              WallTime now) {
   exchange.add("Content-Security-Policy", status_page_policy());

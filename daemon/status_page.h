@@ -25,6 +25,10 @@ std::string render_status_page(const boost::json::value& status, WallTime now);
 // sheet and script, by their hashes, and questions to where it came from.
 const std::string& status_page_policy();
 
+// A browser follows a link to it. That may stand anywhere: what it opens is shown to a person, and
+// cannot be read by where it stood.
+bool opens_status_page(const proxy::Request& request);
+
 // Answers a GET or HEAD with it; never cached, never framed.
 asio::awaitable<void> reply_with_status_page(proxy::Exchange& exchange, boost::json::value status,
                                              WallTime now);

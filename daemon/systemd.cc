@@ -23,7 +23,10 @@ PassedSockets passed_sockets() {
     const int fd = SD_LISTEN_FDS_START + i;
     const std::string_view name = names[i];
     if (sd_is_socket(fd, 0, 0, 1) > 0)
-      (name == "control" ? sockets.control : sockets.registry).push_back(fd);
+      (name == "control"   ? sockets.control
+       : name == "metrics" ? sockets.metrics
+                           : sockets.registry)
+          .push_back(fd);
     std::free(names[i]);
   }
   std::free(names);

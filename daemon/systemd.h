@@ -19,10 +19,12 @@ void notify(std::string_view state);
 std::optional<std::chrono::microseconds> watchdog_interval();
 
 // Listening sockets passed by socket activation. The caller owns the descriptors. A socket whose
-// FileDescriptorName is "control" is the control socket, all others serve the registry.
+// FileDescriptorName is "control" is the control socket, one called "metrics" stands for
+// listen.metrics, all others serve the registry.
 struct PassedSockets {
   std::vector<int> registry;
   std::vector<int> control;
+  std::vector<int> metrics;
 };
 PassedSockets passed_sockets();
 

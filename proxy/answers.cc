@@ -18,13 +18,6 @@ std::string joined(std::string_view head, std::string_view body) {
   return text;
 }
 
-// Each thread has a number of its own, in the order in which they first ask.
-std::size_t number_of_this_thread() {
-  static std::atomic<std::size_t> next = 0;
-  static thread_local const std::size_t number = next.fetch_add(1);
-  return number;
-}
-
 }  // namespace
 
 Answer::Answer(cache::Digest of, std::string_view head, std::string_view body)
@@ -130,21 +123,6 @@ void Answers::take_used(const std::function<void(const cache::Digest&)>& tell) {
   for (const Entry& entry : order_) {
     if (entry.answer->used.exchange(false, std::memory_order_relaxed)) tell(entry.answer->digest);
   }
-}
-
-void Answers::count(std::size_t requests, std::size_t body_bytes) const {
-  Tally& tally = tallies_[number_of_this_thread() % tallies_.size()];
-  tally.requests.fetch_add(requests, std::memory_order_relaxed);
-  tally.body_bytes.fetch_add(body_bytes, std::memory_order_relaxed);
-}
-
-Answers::Served Answers::served() const {
-  Served served;
-  for (const Tally& tally : tallies_) {
-    served.requests += tally.requests.load(std::memory_order_relaxed);
-    served.body_bytes += tally.body_bytes.load(std::memory_order_relaxed);
-  }
-  return served;
 }
 
 }  // namespace staithe::proxy

@@ -5,9 +5,9 @@
 // holds until its end, or until somebody takes back what it rests on: the object, the right to it,
 // the tag, the configuration.
 //
-// put(), erase(), clear() and take_used() are the main loop's; find() and count() anybody's. A
-// find() that begins after erase() or clear() has returned does not find what that took away. Never
-// more than `most_bytes`, what the keeping costs included; who was not asked for lately goes first.
+// put(), erase(), clear() and take_used() are the main loop's; find() is anybody's. A find() that
+// begins after erase() or clear() has returned does not find what that took away. Never more than
+// `most_bytes`, what the keeping costs included; who was not asked for lately goes first.
 #pragma once
 
 #include <array>
@@ -26,6 +26,7 @@
 
 #include "cache/clock.h"
 #include "cache/digest.h"
+#include "proxy/request_meter.h"
 
 namespace staithe::proxy {
 
@@ -46,6 +47,10 @@ struct Answer {
   std::optional<Instant> confirmed = {};
   // "Age: 5" and a line end; empty for an answer by digest.
   std::string age_field(Instant now) const;
+
+  // As what it is counted.
+  RequestMeter::Registry* registry = nullptr;
+  RequestKind kind = RequestKind::manifest;
 
   mutable std::atomic<bool> used = false;   // since take_used() looked last
   mutable std::atomic<bool> fresh = false;  // since the hand that looks for victims came by
@@ -81,14 +86,6 @@ class Answers {
   std::uint64_t bytes() const { return bytes_; }
   std::size_t size() const { return order_.size(); }
 
-  // What was answered from here without the main loop's doing.
-  struct Served {
-    std::uint64_t requests = 0;
-    std::uint64_t body_bytes = 0;
-  };
-  void count(std::size_t requests, std::size_t body_bytes) const;
-  Served served() const;
-
  private:
   struct Entry {
     std::string target;
@@ -100,11 +97,6 @@ class Answers {
     mutable std::mutex mutex;
     std::unordered_map<std::string_view, Order::iterator> by_target;
   };
-  // One per thread that counts, as far as they reach, so that none waits for another's cache line.
-  struct alignas(64) Tally {
-    std::atomic<std::uint64_t> requests = 0;
-    std::atomic<std::uint64_t> body_bytes = 0;
-  };
 
   static std::uint64_t cost(const Entry& entry);
   Shard& shard_of(std::string_view target) const;
@@ -113,7 +105,6 @@ class Answers {
 
   const std::uint64_t most_bytes_;
   mutable std::array<Shard, 16> shards_;
-  mutable std::array<Tally, 16> tallies_;
   mutable std::atomic<bool> any_used_ = false;
   // The main loop's.
   Order order_;  // the hand goes from the front to the back, which is where the newest come in

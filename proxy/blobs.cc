@@ -83,6 +83,7 @@ Blobs::Blobs(asio::any_io_executor loop, cache::Store& store, Fills& fills, Task
       fills_(fills),
       clock_(clock),
       answers_(answers),
+      continued_lines_({.lines = 5, .interval = std::chrono::minutes(1)}),
       sizes_(std::move(loop), tasks) {}
 
 asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
@@ -122,7 +123,8 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
   bool no_room = false;
   try {
     blob = co_await fills_.open(registry, repository, digest, started,
-                                asked_range(range_field(exchange, digest)).first);
+                                asked_range(range_field(exchange, digest)).first,
+                                exchange.told_trace());
   } catch (const Failure& failure) {
     if (!storage_failed(failure.code())) throw;
     no_room = true;
@@ -214,6 +216,8 @@ asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const std::string& 
     const auto kept = std::make_shared<Answer>(
         digest, exchange.head_to_keep(200, media_type, bytes.size()), bytes);
     kept->until = clock_.now() + (authorization_bound - *age);
+    kept->registry = exchange.account().registry;
+    kept->kind = RequestKind::blob;
     answers_.put(exchange.request().target, kept, as_of);
   }
   co_await exchange.reply(200, media_type, bytes);
@@ -280,10 +284,13 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
   if (!broken) co_return;
   // A fault of the disk is not the client's: the rest comes from upstream.
   if (!storage_failed(broken->code)) throw Failure(*broken);
-  log::warn("blob continued from upstream", {{"registry", registry->name()},
-                                             {"digest", blob->digest().to_string()},
-                                             {"bytes", sent},
-                                             {"error", *broken}});
+  const auto left_out = continued_lines_.admit(registry->name(), clock_.now());
+  log::write(left_out ? log::Level::warn : log::Level::debug, "blob continued from upstream",
+             {{"registry", registry->name()},
+              {"digest", blob->digest().to_string()},
+              {"bytes", sent},
+              {"error", *broken},
+              {"left_out", log::if_any(left_out.value_or(0))}});
   if (!blob->error()) store_.doubt(blob->digest());
   co_await relay_rest(exchange, registry, std::move(repository), blob, sent, end);
 }
@@ -291,9 +298,11 @@ asio::awaitable<void> Blobs::send_body(Exchange& exchange, RegistryPtr registry,
 asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, RegistryPtr registry,
                                       std::string repository, cache::Digest digest) {
   const std::string range(range_field(exchange, digest));
-  auto response =
-      co_await registry->upstream(repository)
-          .send({.repository = repository, .what = "blobs/" + digest.to_string(), .range = range});
+  auto response = co_await registry->upstream(repository)
+                      .send({.repository = repository,
+                             .what = "blobs/" + digest.to_string(),
+                             .range = range,
+                             .trace = exchange.told_trace()});
   const int status = response->status();
   std::optional<std::uint64_t> size;
   const std::string_view length = response->headers().get("Content-Length");
@@ -350,7 +359,8 @@ asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, RegistryPtr registry
       co_await registry->upstream(repository)
           .send({.repository = repository,
                  .what = "blobs/" + digest.to_string(),
-                 .range = "bytes=" + std::to_string(begin) + "-" + std::to_string(end - 1)});
+                 .range = "bytes=" + std::to_string(begin) + "-" + std::to_string(end - 1),
+                 .trace = exchange.told_trace()});
   const auto part = parse_content_range(response->headers().get("Content-Range"));
   const bool continues = response->status() == 206 && part &&
                          part->range == ByteRange{begin, end} &&

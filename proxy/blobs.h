@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "cache/sparing.h"
 #include "cache/store.h"
 #include "proxy/answers.h"
 #include "proxy/connection.h"
@@ -64,6 +65,7 @@ class Blobs {
   Fills& fills_;
   Clock& clock_;
   Answers& answers_;
+  Sparing continued_lines_;  // by registry
   SingleFlight<std::string> sizes_;
 };
 

@@ -349,7 +349,7 @@ asio::awaitable<void> Connection::run() {
                        .body = body});
     exchange.request_.host = exchange.request_.field("Host");
     co_await handle(exchange);
-    again_ = exchange.again_ ? again_ + 1 : 0;
+    again_ = exchange.again_ && exchange.told_trace().empty() ? again_ + 1 : 0;
     // It may have held a secret: only the control socket takes bodies at all.
     if (!body.empty()) auth::wipe(body);
   }

@@ -32,7 +32,9 @@
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
 #include "proxy/peer.h"
+#include "proxy/request_meter.h"
 #include "proxy/send.h"
+#include "proxy/trace.h"
 
 namespace staithe::proxy {
 
@@ -112,6 +114,14 @@ class Exchange {
   std::uint64_t body_bytes_sent() const { return sent_; }
   // What the request log says beside status and bytes.
   std::string_view cache_status() const { return cache_status_; }
+  // As what it is counted; the handler's.
+  RequestAccount& account() { return account_; }
+  // The trace that it belongs to; the handler's, too.
+  std::optional<Trace>& trace() { return trace_; }
+  const std::optional<Trace>& trace() const { return trace_; }
+  // With which the lines about its way are marked; empty: there are to be none.
+  std::string told_trace() const { return trace_ && trace_->told ? trace_->id : std::string(); }
+  const RequestAccount& account() const { return account_; }
 
  private:
   friend class Connection;
@@ -129,6 +139,8 @@ class Exchange {
   std::string fields_;
   std::string age_field_;
   std::string cache_status_;
+  RequestAccount account_;
+  std::optional<Trace> trace_;
   bool again_ = false;  // from memory
   int status_ = 0;
   std::uint64_t sent_ = 0;

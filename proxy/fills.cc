@@ -19,6 +19,7 @@ Fills::Fills(asio::any_io_executor loop, cache::Store& store, Clock& clock)
     : loop_(loop),
       store_(store),
       clock_(clock),
+      failure_lines_({.lines = 5, .interval = std::chrono::minutes(1)}),
       tasks_(loop, [](std::string_view name, std::string_view sentence) {
         log::error("fill failed", {{"task", name}, {"error", sentence}});
       }) {}
@@ -26,7 +27,7 @@ Fills::Fills(asio::any_io_executor loop, cache::Store& store, Clock& clock)
 asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(RegistryPtr registry,
                                                           std::string repository,
                                                           cache::Digest digest, bool& started,
-                                                          std::uint64_t offset) {
+                                                          std::uint64_t offset, std::string trace) {
   std::shared_ptr<Fill> fill;
   if (const auto it = fills_.find(digest); it != fills_.end()) {
     fill = it->second;
@@ -35,6 +36,7 @@ asio::awaitable<std::shared_ptr<cache::Blob>> Fills::open(RegistryPtr registry,
     fill = std::make_shared<Fill>(loop_, digest);
     fill->registry = registry->name();
     fill->repository = repository;
+    fill->trace = std::move(trace);
     fill->scopes.insert(scope_of(*registry, repository));
     fills_.emplace(digest, fill);
     started = true;
@@ -93,13 +95,18 @@ asio::awaitable<void> Fills::run(std::shared_ptr<Fill> fill, RegistryPtr registr
   if (error) {
     fill->error = *error;
     // That upstream has no such blob is its answer, not a fault.
-    const auto level = error->code == Errc::blob_unknown ? log::Level::debug : log::Level::warn;
-    log::write(level, "blob not filled",
+    const auto left_out =
+        error->code == Errc::blob_unknown
+            ? std::nullopt
+            : failure_lines_.admit(fill->registry + " " + to_string(error->code), clock_.now());
+    log::write(left_out ? log::Level::warn : log::Level::debug, "blob not filled",
                {{"registry", fill->registry},
                 {"repository", fill->repository},
                 {"digest", fill->digest.to_string()},
                 {"bytes", fill->blob ? fill->blob->present().bytes() : 0},
-                {"error", *error}});
+                {"error", *error},
+                {"left_out", log::if_any(left_out.value_or(0))},
+                {"trace_id", log::if_any(fill->trace)}});
   }
   fill->changed.notify_all();
   if (stopped) std::rethrow_exception(stopped);
@@ -112,7 +119,9 @@ asio::awaitable<void> Fills::fetch(Fill& fill, Registry& registry, std::uint64_t
                      .digest = fill.digest,
                      .segments = registry.settings().segments,
                      .ranges = !joined_wrong_.contains(fill.digest),
-                     .sizes = sizes_},
+                     .sizes = sizes_,
+                     .trace = fill.trace,
+                     .on_resume = [this] { ++resumes_; }},
                     registry.upstream(fill.repository), clock_);
   struct Shown {  // for as long as it is there
     Fill& fill;
@@ -152,6 +161,7 @@ asio::awaitable<std::unique_ptr<cache::BlobWriter>> Fills::begin(Fill& fill, Tra
     // they may have it.
     const auto size = co_await transfer.ask_size();
     if (size && *size >= *there) {
+      ++resumes_;
       log::info("fill resumes", {{"registry", fill.registry},
                                  {"digest", fill.digest.to_string()},
                                  {"bytes", *there},

@@ -17,6 +17,7 @@
 
 #include "cache/clock.h"
 #include "cache/event.h"
+#include "cache/sparing.h"
 #include "cache/store.h"
 #include "cache/task_group.h"
 #include "proxy/registries.h"
@@ -35,10 +36,11 @@ class Fills {
   // or joins the one under way if that is for the same scope or admit() has let this scope in.
   // Returns once upstream has answered and the blob has begun. Throws Failure: what upstream
   // answered (blob_unknown, denied, ...), or storage_full / storage_failed if the cache cannot take
-  // it.
+  // it. `trace`: as Upstream::Ask::trace, of whoever starts it.
   asio::awaitable<std::shared_ptr<cache::Blob>> open(RegistryPtr registry, std::string repository,
                                                      cache::Digest digest, bool& started,
-                                                     std::uint64_t offset = 0);
+                                                     std::uint64_t offset = 0,
+                                                     std::string trace = {});
 
   // Of fills that begin from now on; tests make do with small blobs.
   void set_segment_sizes(SegmentSizes sizes) { sizes_ = sizes; }
@@ -61,6 +63,8 @@ class Fills {
     std::uint64_t bytes_per_second = 0;  // from upstream, over the last seconds; 0 = not known yet
   };
   std::vector<Progress> progress() const;
+  // How often a transfer went on where it, or an earlier one, had broken off.
+  std::uint64_t resumes() const { return resumes_; }
 
   // Gives all fills up and waits for their end.
   asio::awaitable<void> stop();
@@ -72,6 +76,7 @@ class Fills {
     std::string registry;
     std::string repository;
     std::set<std::string> scopes;
+    std::string trace;
     std::shared_ptr<cache::Blob> blob;   // once upstream has answered
     const Transfer* transfer = nullptr;  // while it is under way
     std::optional<Error> error;          // if there is no blob
@@ -88,6 +93,8 @@ class Fills {
   cache::Store& store_;
   Clock& clock_;
   SegmentSizes sizes_;
+  std::uint64_t resumes_ = 0;
+  Sparing failure_lines_;  // by registry and class of failure
   TaskGroup tasks_;
   std::unordered_map<cache::Digest, std::shared_ptr<Fill>> fills_;
   // Of these, what was joined from several answers was wrong: they are fetched in one the next

@@ -55,8 +55,11 @@ bool Visitor::look() {
 
 class Front::Loop {
  public:
-  explicit Loop(Front& front)
+  // `slot` is its own in the meter.
+  Loop(Front& front, std::size_t slot)
       : front_(front),
+        slot_(slot),
+        count_(front.meter_.thread(slot)),
         epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         bell_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {
     epoll_event event{.events = EPOLLIN, .data = {.ptr = nullptr}};
@@ -172,6 +175,7 @@ class Front::Loop {
 
   // The last that is done with it here.
   void leave(Visitor& visitor, Back why) {
+    if (visitor.backlog_ && !visitor.backlog_->pieces.empty()) note_time(visitor.backlog_->batch);
     ::epoll_ctl(epoll_, EPOLL_CTL_DEL, visitor.fd, nullptr);
     here_.erase(here_.iterator_to(visitor));
     asio::post(front_.main_loop_,
@@ -209,6 +213,7 @@ class Front::Loop {
     for (;;) {
       bool more = true;
       std::size_t body_bytes = 0;
+      Visitor::Batch batch{.begun = steady_now_};
       pieces_.clear();
       for (std::size_t size = 0;
            !bytes.empty() && pieces_.size() < answers_at_once && size < bytes_at_once;) {
@@ -225,14 +230,18 @@ class Front::Loop {
           break;
         }
         size += pieces_.back().size();
-        if (!request.head) body_bytes += pieces_.back().answer->body().size();
+        const Answer& found = *pieces_.back().answer;
+        if (!request.head) body_bytes += found.body().size();
+        if (found.registry) found.registry->add_hits(slot_, found.kind, 1);
+        ++batch.answers[static_cast<std::size_t>(found.kind)];
         bytes.remove_prefix(request.size);
       }
       if (!pieces_.empty()) {
-        front_.answers_.count(pieces_.size(), body_bytes);
+        count_.requests.add(pieces_.size());
+        count_.body_bytes.add(body_bytes);
         // The next head has its own time.
         visitor.in_head_ = false;
-        if (!send(visitor)) {
+        if (!send(visitor, batch)) {
           visitor.unread_.assign(bytes);
           return;
         }
@@ -328,16 +337,29 @@ class Front::Loop {
     return true;
   }
 
+  // One clock read for all of them: what is measured is from the moment they were found in the
+  // socket until the last byte was in it again.
+  void note_time(Visitor::Batch& batch) {
+    const auto took = std::chrono::steady_clock::now() - batch.begun;
+    for (std::size_t kind = 0; kind < batch.answers.size(); ++kind)
+      if (batch.answers[kind] > 0) count_.hits[kind].add(took, batch.answers[kind]);
+    batch.answers = {};
+  }
+
   // pieces_. False if it has not taken all of it: it waits for that, or has gone.
-  bool send(Visitor& visitor) {
+  bool send(Visitor& visitor, Visitor::Batch& batch) {
     std::size_t sent = 0;
     std::int64_t written_bytes = 0;
     if (!write(visitor.fd, pieces_, sent, written_bytes)) {
+      note_time(batch);
       leave(visitor, Back::left);
       return false;
     }
     if (visitor.backlog_) visitor.backlog_->written_bytes += written_bytes;
-    if (pieces_.empty()) return true;
+    if (pieces_.empty()) {
+      note_time(batch);
+      return true;
+    }
     if (!visitor.backlog_) {
       const auto window = front_.limits_.idle_timeout;
       const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(window).count();
@@ -346,6 +368,7 @@ class Front::Loop {
       visitor.backlog_->written_bytes = written_bytes;
     }
     visitor.backlog_->pieces = std::exchange(pieces_, {});
+    visitor.backlog_->batch = batch;
     visitor.backlog_->sent = sent;
     visitor.backlog_->pace.offer(steady_now_);
     visitor.busy_.store(true, std::memory_order_relaxed);
@@ -361,6 +384,7 @@ class Front::Loop {
       return;
     }
     if (!backlog.pieces.empty()) return;
+    note_time(backlog.batch);
     backlog.pace.rest(steady_now_);
     backlog.pieces.shrink_to_fit();
     wait_for(visitor, EPOLLIN);
@@ -392,6 +416,8 @@ class Front::Loop {
   }
 
   Front& front_;
+  const std::size_t slot_;
+  RequestMeter::Thread& count_;
   const int epoll_;
   const int bell_;  // rung when there is mail
   std::mutex mutex_;
@@ -412,9 +438,13 @@ class Front::Loop {
 // ---- Front -------------------------------------------------------------------------------------
 
 Front::Front(asio::any_io_executor main_loop, const Answers& answers, const Admission& admission,
-             const Clock& clock, std::size_t count)
-    : main_loop_(std::move(main_loop)), answers_(answers), admission_(admission), clock_(clock) {
-  assert(count > 0);
+             const Clock& clock, RequestMeter& meter, std::size_t count)
+    : main_loop_(std::move(main_loop)),
+      answers_(answers),
+      admission_(admission),
+      clock_(clock),
+      meter_(meter) {
+  assert(count > 0 && count <= RequestMeter::most_threads);
   loops_.resize(count);
 }
 
@@ -424,7 +454,8 @@ void Front::serve(ConnectionLimits limits, OnBack on_back) {
   assert(!on_back_);
   limits_ = limits;
   on_back_ = std::move(on_back);
-  for (auto& loop : loops_) loop = std::make_unique<Loop>(*this);
+  for (std::size_t slot = 0; slot < loops_.size(); ++slot)
+    loops_[slot] = std::make_unique<Loop>(*this, slot);
 }
 
 bool Front::open() const {

@@ -10,12 +10,13 @@
 // Not on Asio: with an own epoll instance nothing is read twice to find the socket empty, and a
 // connection that waits holds no buffer and no coroutine.
 //
-// Shared between threads: Answers and Admission (see there), a mailbox per thread (under its
-// mutex), and of a Visitor the members said to be so. The main loop owns every Visitor and its
-// descriptor, from take() until it has been told that the connection is back; so it may shutdown()
-// the descriptor at any time, and closes it when nobody else uses it.
+// Shared between threads: Answers, Admission and RequestMeter (see there), a mailbox per thread
+// (under its mutex), and of a Visitor the members said to be so. The main loop owns every Visitor
+// and its descriptor, from take() until it has been told that the connection is back; so it may
+// shutdown() the descriptor at any time, and closes it when nobody else uses it.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/intrusive/list.hpp>
@@ -33,6 +34,7 @@
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
+#include "proxy/request_meter.h"
 
 namespace staithe::proxy {
 
@@ -63,10 +65,16 @@ class Visitor : public Crowd::Guest {
     std::size_t end = 0;
     std::size_t size() const { return own_head.size() + end - begin; }
   };
+  // Answers that leave together, until they are counted with the time that it took.
+  struct Batch {
+    SteadyTime begun;
+    std::array<std::uint32_t, kinds_in_memory> answers{};
+  };
   struct Backlog {
     Backlog(std::chrono::milliseconds window, std::int64_t least_bytes)
         : pace(window, least_bytes) {}
     std::vector<Piece> pieces;
+    Batch batch;           // these pieces
     std::size_t sent = 0;  // of the first
     std::int64_t written_bytes = 0;
     Pace pace;
@@ -105,9 +113,10 @@ class Front {
   using OnBack =
       std::function<void(Visitor& visitor, Back why, std::string bytes, SteadyTime deadline)>;
 
-  // All outlive it. `count` threads, which inherit the signal mask.
+  // All outlive it. `count` threads, at most RequestMeter::most_threads, which inherit the signal
+  // mask. Of `meter` their slots are this front's.
   Front(asio::any_io_executor main_loop, const Answers& answers, const Admission& admission,
-        const Clock& clock, std::size_t count);
+        const Clock& clock, RequestMeter& meter, std::size_t count);
   // Every visitor is back.
   ~Front();
   Front(const Front&) = delete;
@@ -129,6 +138,7 @@ class Front {
   const Answers& answers_;
   const Admission& admission_;
   const Clock& clock_;
+  RequestMeter& meter_;
   ConnectionLimits limits_;
   OnBack on_back_;
   bool draining_ = false;  // the main loop's

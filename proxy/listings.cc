@@ -54,9 +54,11 @@ std::string rewrite_link(std::string_view link, std::string_view request_target)
 
 asio::awaitable<Outcome> serve_listing(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::string what, Errc absent) {
-  auto response =
-      co_await registry->upstream(repository)
-          .send({.repository = repository, .what = what, .accept = "application/json, */*;q=0.1"});
+  auto response = co_await registry->upstream(repository)
+                      .send({.repository = repository,
+                             .what = what,
+                             .accept = "application/json, */*;q=0.1",
+                             .trace = exchange.told_trace()});
   if (response->status() != 200)
     throw Failure(co_await error_of(*response, registry->name() + "/" + repository, absent));
   const std::string body = co_await read_all(*response, max_listing_bytes);

@@ -99,6 +99,7 @@ Manifests::Manifests(asio::any_io_executor loop, cache::Store& store, TaskGroup&
       absences_(absences),
       clock_(clock),
       answers_(answers),
+      stale_lines_({.lines = 1, .interval = std::chrono::minutes(1)}),
       fetches_(loop, tasks),
       confirmations_(loop, tasks) {}
 
@@ -115,9 +116,10 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
   const bool whole = !exchange.request().head();
   std::optional<Found> found;
   try {
+    const std::string trace = exchange.told_trace();
     found = reference.digest()
-                ? co_await by_digest(registry, std::move(repository), *reference.digest())
-                : co_await by_tag(registry, std::move(repository), *reference.tag(), whole);
+                ? co_await by_digest(registry, std::move(repository), *reference.digest(), trace)
+                : co_await by_tag(registry, std::move(repository), *reference.tag(), whole, trace);
   } catch (const Failure& failure) {
     absences_.note(key, failure.error());
     throw;
@@ -136,6 +138,8 @@ asio::awaitable<Outcome> Manifests::serve(Exchange& exchange, RegistryPtr regist
     const Instant now = clock_.now();
     kept->until = now + *found->good_for;
     if (found->age) kept->confirmed = now - *found->age;
+    kept->registry = exchange.account().registry;
+    kept->kind = RequestKind::manifest;
     answers_.put(exchange.request().target, kept, as_of);
   }
   if (found->age) exchange.add_age(*found->age);
@@ -147,13 +151,13 @@ asio::awaitable<cache::ManifestPtr> Manifests::find(RegistryPtr registry, std::s
                                                     Reference reference) {
   const Found found =
       reference.digest()
-          ? co_await by_digest(registry, std::move(repository), *reference.digest())
-          : co_await by_tag(registry, std::move(repository), *reference.tag(), false);
+          ? co_await by_digest(registry, std::move(repository), *reference.digest(), {})
+          : co_await by_tag(registry, std::move(repository), *reference.tag(), false, {});
   co_return found.manifest;
 }
 
 asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std::string repository,
-                                                       cache::Digest digest) {
+                                                       cache::Digest digest, std::string trace) {
   const std::string scope = scope_of(*registry, repository);
   const auto age = store_.link_age(scope, digest);
   if (age && *age < authorization_bound) {
@@ -165,7 +169,7 @@ asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std
   std::optional<Error> error;
   try {
     auto reference = Reference::parse(digest.to_string());
-    auto manifest = co_await fetch(registry, repository, std::move(*reference));
+    auto manifest = co_await fetch(registry, repository, std::move(*reference), trace);
     co_return Found{.manifest = std::move(manifest), .outcome = Outcome::miss};
   } catch (const Failure& failure) {
     error = failure.error();
@@ -181,7 +185,8 @@ asio::awaitable<Manifests::Found> Manifests::by_digest(RegistryPtr registry, std
 }
 
 asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::string repository,
-                                                    std::string tag, bool whole) {
+                                                    std::string tag, bool whole,
+                                                    std::string trace) {
   const std::string scope = scope_of(*registry, repository);
   const Freshness& freshness = registry->settings().freshness;
   const auto seen = store_.tag(scope, tag);
@@ -202,7 +207,8 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::s
       .tag = tag,
       .known = usable ? std::optional(seen->digest) : std::nullopt,
       .may_be_stale = judge(Errc::unreachable, age, freshness) == Ruling::stale,
-      .whole = whole};
+      .whole = whole,
+      .trace = trace};
   std::optional<Error> error;
   try {
     co_return co_await ask_for_tag(question);
@@ -215,25 +221,32 @@ asio::awaitable<Manifests::Found> Manifests::by_tag(RegistryPtr registry, std::s
     auto manifest = co_await store_.manifest(seen->digest);
     const bool enough =
         manifest && (!whole || !is_down(error->code) || co_await is_whole(manifest));
-    const std::initializer_list<log::Field> fields = {{"registry", registry->name()},
-                                                      {"repository", repository},
-                                                      {"tag", tag},
-                                                      {"age_seconds", seen->age.count()},
-                                                      {"error", *error}};
+    // While upstream is down this is every pull's story.
+    const auto left_out = stale_lines_.admit(registry->name(), clock_.now());
+    const std::initializer_list<log::Field> fields = {
+        {"registry", registry->name()},
+        {"repository", repository},
+        {"tag", tag},
+        {"age_seconds", seen->age.count()},
+        {"error", *error},
+        {"left_out", log::if_any(left_out.value_or(0))},
+        {"trace_id", log::if_any(trace)}};
+    const log::Level level = left_out ? log::Level::warn : log::Level::debug;
     if (enough) {
-      log::warn("tag served stale", fields);
+      log::write(level, "tag served stale", fields);
       co_return Found{.manifest = std::move(manifest),
                       .outcome = Outcome::stale,
                       .age = seen->age,
                       .failure = error->code};
     }
-    if (manifest) log::warn("tag not served stale, as its image is not wholly here", fields);
+    if (manifest)
+      log::write(level, "tag not served stale, as its image is not wholly here", fields);
   }
   throw Failure(*error);
 }
 
 asio::awaitable<Manifests::Found> Manifests::ask_for_tag(const TagQuestion& question) {
-  const auto& [registry, repository, tag, known, may_be_stale, whole] = question;
+  const auto& [registry, repository, tag, known, may_be_stale, whole, trace] = question;
   const std::string scope = scope_of(*registry, repository);
   if (known && store_.has_manifest(*known)) {
     const std::string now = co_await confirm_soon(question);
@@ -249,7 +262,7 @@ asio::awaitable<Manifests::Found> Manifests::ask_for_tag(const TagQuestion& ques
     if (auto moved = Reference::parse(now); moved && moved->digest()) {
       std::optional<Error> error;
       try {
-        auto manifest = co_await fetch(registry, repository, *moved);
+        auto manifest = co_await fetch(registry, repository, *moved, trace);
         settle_tag(*registry, repository, tag, manifest->digest);
         co_return Found{.manifest = std::move(manifest),
                         .outcome = Outcome::miss,
@@ -266,7 +279,7 @@ asio::awaitable<Manifests::Found> Manifests::ask_for_tag(const TagQuestion& ques
     }
   }
   auto reference = Reference::parse(tag);
-  auto manifest = co_await fetch(registry, repository, std::move(*reference));
+  auto manifest = co_await fetch(registry, repository, std::move(*reference), trace);
   co_return Found{
       .manifest = std::move(manifest), .outcome = Outcome::miss, .age = std::chrono::seconds(0)};
 }
@@ -303,18 +316,20 @@ asio::awaitable<bool> Manifests::is_whole(cache::ManifestPtr manifest) {
 }
 
 asio::awaitable<cache::ManifestPtr> Manifests::fetch(RegistryPtr registry, std::string repository,
-                                                     Reference reference) {
+                                                     Reference reference, std::string trace) {
   const std::string key = scope_of(*registry, repository) + "@" + reference.to_string();
-  return fetches_.run(key, fetch_once(registry, std::move(repository), std::move(reference)));
+  return fetches_.run(
+      key, fetch_once(registry, std::move(repository), std::move(reference), std::move(trace)));
 }
 
 asio::awaitable<cache::ManifestPtr> Manifests::fetch_once(RegistryPtr registry,
                                                           std::string repository,
-                                                          Reference reference) {
+                                                          Reference reference, std::string trace) {
   auto response = co_await registry->upstream(repository)
                       .send({.repository = repository,
                              .what = "manifests/" + reference.to_string(),
-                             .accept = std::string(accepted_types)});
+                             .accept = std::string(accepted_types),
+                             .trace = trace});
   if (response->status() != 200)
     throw Failure(co_await error_of(
         *response, describe(*registry, repository, reference.to_string()), Errc::manifest_unknown));
@@ -323,7 +338,8 @@ asio::awaitable<cache::ManifestPtr> Manifests::fetch_once(RegistryPtr registry,
       check_manifest(response->headers().get("Content-Type"), std::move(bytes), reference.digest(),
                      response->headers().get("Docker-Content-Digest"));
   if (!manifest && registry->upstream(repository).doubt())
-    co_return co_await fetch_once(registry, std::move(repository), std::move(reference));
+    co_return co_await fetch_once(registry, std::move(repository), std::move(reference),
+                                  std::move(trace));
   if (!manifest)
     throw Failure(manifest.error().code, describe(*registry, repository, reference.to_string()) +
                                              ": " + manifest.error().detail);
@@ -355,20 +371,21 @@ asio::awaitable<Result<std::string>> Manifests::confirmed(const TagQuestion& que
   const std::string key = scope_of(*question.registry, question.repository) + ":" + question.tag;
   try {
     co_return co_await confirmations_.run(
-        key, confirm(question.registry, question.repository, question.tag));
+        key, confirm(question.registry, question.repository, question.tag, question.trace));
   } catch (const Failure& failure) {
     co_return std::unexpected(failure.error());
   }
 }
 
 asio::awaitable<std::string> Manifests::confirm(RegistryPtr registry, std::string repository,
-                                                std::string tag) {
+                                                std::string tag, std::string trace) {
   auto response = co_await registry->upstream(repository)
                       .send({.method = "HEAD",
                              .repository = repository,
                              .what = "manifests/" + tag,
                              .accept = std::string(accepted_types),
-                             .patient = false});
+                             .patient = false,
+                             .trace = std::move(trace)});
   if (response->status() != 200)
     throw Failure(
         co_await error_of(*response, describe(*registry, repository, tag), Errc::manifest_unknown));

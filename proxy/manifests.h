@@ -10,6 +10,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <string>
 
+#include "cache/sparing.h"
 #include "cache/store.h"
 #include "proxy/absences.h"
 #include "proxy/answers.h"
@@ -49,11 +50,12 @@ class Manifests {
     // If nothing has to be asked until then: how long the same is true.
     std::optional<std::chrono::milliseconds> good_for = {};
   };
+  // `trace`: as Upstream::Ask::trace; who joins a question that is out gets no lines of its own.
   asio::awaitable<Found> by_digest(RegistryPtr registry, std::string repository,
-                                   cache::Digest digest);
+                                   cache::Digest digest, std::string trace);
   // `whole`: if upstream is down, only an image of which everything is cached is served stale.
   asio::awaitable<Found> by_tag(RegistryPtr registry, std::string repository, std::string tag,
-                                bool whole);
+                                bool whole, std::string trace);
   // What is asked about a tag, and what there is to fall back on.
   struct TagQuestion {
     RegistryPtr registry;
@@ -62,6 +64,7 @@ class Manifests {
     std::optional<cache::Digest> known;  // what it was
     bool may_be_stale;                   // `known` could be served if upstream were down
     bool whole;                          // but only if all of its image is here
+    std::string trace;
   };
   // Upstream's word on the tag, in whatever way it takes.
   asio::awaitable<Found> ask_for_tag(const TagQuestion& question);
@@ -72,20 +75,21 @@ class Manifests {
   asio::awaitable<bool> is_whole(cache::ManifestPtr manifest);
   // Asks upstream; stores and links what it shows. One request per key at a time.
   asio::awaitable<cache::ManifestPtr> fetch(RegistryPtr registry, std::string repository,
-                                            Reference reference);
+                                            Reference reference, std::string trace);
   asio::awaitable<cache::ManifestPtr> fetch_once(RegistryPtr registry, std::string repository,
-                                                 Reference reference);
+                                                 Reference reference, std::string trace);
   // The digest that the tag has upstream now; empty if upstream does not say. One request per tag
   // at a time; who has something to fall back on waits for it no longer than `stale_patience`.
   asio::awaitable<std::string> confirm_soon(const TagQuestion& question);
   asio::awaitable<Result<std::string>> confirmed(const TagQuestion& question);
   asio::awaitable<std::string> confirm(RegistryPtr registry, std::string repository,
-                                       std::string tag);
+                                       std::string tag, std::string trace);
 
   cache::Store& store_;
   Absences& absences_;
   Clock& clock_;
   Answers& answers_;
+  Sparing stale_lines_;  // by registry
   SingleFlight<cache::ManifestPtr> fetches_;
   SingleFlight<std::string> confirmations_;
 };

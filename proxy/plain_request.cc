@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "proxy/http.h"
+#include "proxy/trace.h"
 
 namespace staithe::proxy {
 
@@ -39,6 +40,12 @@ bool starts_alike(std::string_view text, std::string_view beginning) {
   return text.size() >= beginning.size() && iequals(text.substr(0, beginning.size()), beginning);
 }
 
+// Whether the log tells of a request with this traceparent, which the main loop writes.
+bool is_recorded(std::string_view traceparent) {
+  const auto parent = parse_traceparent(traceparent);
+  return parent && parent->sampled;
+}
+
 // Of a request that somebody has to think about.
 bool needs_thought(std::string_view name, std::string_view value) {
   switch (name.front() | 0x20) {
@@ -58,7 +65,8 @@ bool needs_thought(std::string_view name, std::string_view value) {
     case 's':
       return starts_alike(name, "Sec-");
     case 't':
-      return iequals(name, "Transfer-Encoding") || iequals(name, "TE") || iequals(name, "Trailer");
+      return iequals(name, "Transfer-Encoding") || iequals(name, "TE") ||
+             iequals(name, "Trailer") || (iequals(name, "traceparent") && is_recorded(value));
     case 'u':
       return iequals(name, "Upgrade");
     default:

@@ -57,13 +57,15 @@ class PoliteClient::Passage {
 
 PoliteClient::PoliteClient(asio::any_io_executor loop, HttpClient& http, Clock& clock,
                            Random& random, RetryBudget& budget,
-                           std::shared_ptr<UpstreamStats> stats, std::optional<RateLimit> limit)
+                           std::shared_ptr<UpstreamStats> stats, std::optional<RateLimit> limit,
+                           std::shared_ptr<UpstreamMeter> meter)
     : loop_(loop),
       http_(http),
       clock_(clock),
       random_(random),
       budget_(budget),
       stats_(std::move(stats)),
+      meter_(std::move(meter)),
       limit_(limit),
       ramp_moved_(loop) {}
 
@@ -81,9 +83,9 @@ asio::awaitable<std::unique_ptr<HttpResponse>> PoliteClient::send(HttpRequest re
     {
       Passage passage = co_await turn(patience);
       if (const auto delay = hedge_delay(manner)) {
-        leg = co_await hedged(request, *delay);
+        leg = co_await hedged(request, manner.kind, *delay);
       } else {
-        leg = co_await attempt(request);
+        leg = co_await attempt(request, manner.kind);
       }
       verdict = passage.note(leg, host);
       if (manner.may_hedge && verdict == Verdict::answered)
@@ -161,11 +163,18 @@ asio::awaitable<PoliteClient::Passage> PoliteClient::turn(Patience& patience) {
   }
 }
 
-asio::awaitable<PoliteClient::Leg> PoliteClient::attempt(HttpRequest request) {
+asio::awaitable<PoliteClient::Leg> PoliteClient::attempt(HttpRequest request, UpstreamKind kind) {
   ++stats_->requests;
+  struct Counted {  // also if whoever sent it is gone before the answer
+    UpstreamMeter& meter;
+    UpstreamKind kind;
+    int status = 0;
+    ~Counted() { meter.note(kind, status); }
+  } counted{*meter_, kind};
   Leg leg;
   try {
     leg.response = co_await http_.send(std::move(request));
+    counted.status = leg.response->status();
   } catch (const Failure& failure) {
     leg.error = failure.error();
   }
@@ -174,7 +183,8 @@ asio::awaitable<PoliteClient::Leg> PoliteClient::attempt(HttpRequest request) {
 
 // Two requests of which the first answer counts. It lives in hedged(), which both legs end before.
 struct PoliteClient::Race {
-  explicit Race(asio::any_io_executor loop) : moved(std::move(loop)) {}
+  Race(asio::any_io_executor loop, UpstreamKind of) : kind(of), moved(std::move(loop)) {}
+  const UpstreamKind kind;
   bool first_failed = false;
   bool second_is_out = false;
   Event moved;
@@ -192,9 +202,9 @@ bool PoliteClient::may_hedge_now() const {
          budget_.left() >= 1;
 }
 
-asio::awaitable<PoliteClient::Leg> PoliteClient::hedged(HttpRequest request,
+asio::awaitable<PoliteClient::Leg> PoliteClient::hedged(HttpRequest request, UpstreamKind kind,
                                                         std::chrono::nanoseconds delay) {
-  Race race(loop_);
+  Race race(loop_, kind);
   try {
     auto winner = co_await (first_leg(request, race) || second_leg(request, race, delay));
     if (winner.index() == 0) co_return std::move(std::get<0>(winner));
@@ -205,7 +215,7 @@ asio::awaitable<PoliteClient::Leg> PoliteClient::hedged(HttpRequest request,
 }
 
 asio::awaitable<PoliteClient::Leg> PoliteClient::first_leg(HttpRequest request, Race& race) {
-  Leg leg = co_await attempt(std::move(request));
+  Leg leg = co_await attempt(std::move(request), race.kind);
   if (leg.response) co_return leg;
   race.first_failed = true;
   while (race.second_is_out) co_await race.moved.wait();
@@ -220,7 +230,7 @@ asio::awaitable<PoliteClient::Leg> PoliteClient::second_leg(HttpRequest request,
       budget_.take(now)) {
     ++stats_->hedges;
     race.second_is_out = true;
-    Leg leg = co_await attempt(std::move(request));
+    Leg leg = co_await attempt(std::move(request), race.kind);
     race.second_is_out = false;
     if (leg.response) co_return leg;
     race.moved.notify_all();
@@ -261,7 +271,9 @@ void PoliteClient::note_pause(const HttpResponse& response, const std::string& h
   const Instant now = clock_.now();
   ++stats_->throttled;
   const auto asked = retry_after(response.headers(), clock_.wall()).value_or(Pause::unnamed);
+  const auto before = pause_.left(now);
   const bool begins = pause_.begin(now, asked, random_);
+  meter_->note_pause(pause_.left(now) - before);
   if (limit_) limit_->note_throttled(now, sent);
   ramp_.begin();
   pause_error_ = {Errc::throttled, host + " answered " + std::to_string(response.status()) +

@@ -24,6 +24,7 @@
 #include "proxy/rate_limit.h"
 #include "proxy/retry_budget.h"
 #include "proxy/retry_policy.h"
+#include "proxy/upstream_meter.h"
 
 namespace staithe::proxy {
 
@@ -47,6 +48,7 @@ class PoliteClient {
     bool may_hedge = false;
     // Sent again after a passing trouble; false where somebody else can be asked.
     bool may_repeat = true;
+    UpstreamKind kind = UpstreamKind::manifest;  // as what it is counted
   };
   // The least wait before a second request, however fast the host usually is.
   static constexpr std::chrono::milliseconds least_hedge_delay{200};
@@ -55,10 +57,11 @@ class PoliteClient {
   // Pauses that one request waits out before it gives up.
   static constexpr int most_pauses = 3;
 
-  // All but `stats`, which is shared, outlive the client. `limit`: nullopt = none.
+  // All but `stats` and `meter`, which are shared, outlive the client. `limit`: nullopt = none.
   PoliteClient(asio::any_io_executor loop, HttpClient& http, Clock& clock, Random& random,
                RetryBudget& budget, std::shared_ptr<UpstreamStats> stats,
-               std::optional<RateLimit> limit);
+               std::optional<RateLimit> limit,
+               std::shared_ptr<UpstreamMeter> meter = std::make_shared<UpstreamMeter>());
 
   PoliteClient(const PoliteClient&) = delete;
   PoliteClient& operator=(const PoliteClient&) = delete;
@@ -92,8 +95,9 @@ class PoliteClient {
   // Throws if a request would fail at once.
   void check(const Patience& patience);
   asio::awaitable<Passage> turn(Patience& patience);
-  asio::awaitable<Leg> attempt(HttpRequest request);
-  asio::awaitable<Leg> hedged(HttpRequest request, std::chrono::nanoseconds delay);
+  asio::awaitable<Leg> attempt(HttpRequest request, UpstreamKind kind);
+  asio::awaitable<Leg> hedged(HttpRequest request, UpstreamKind kind,
+                              std::chrono::nanoseconds delay);
   asio::awaitable<Leg> first_leg(HttpRequest request, Race& race);
   asio::awaitable<Leg> second_leg(HttpRequest request, Race& race, std::chrono::nanoseconds delay);
   std::optional<std::chrono::nanoseconds> hedge_delay(const Manner& manner) const;
@@ -110,6 +114,7 @@ class PoliteClient {
   Random& random_;
   RetryBudget& budget_;
   std::shared_ptr<UpstreamStats> stats_;
+  std::shared_ptr<UpstreamMeter> meter_;
   std::optional<RateLimit> limit_;
   Pause pause_;
   Error pause_error_{};  // what asked for it

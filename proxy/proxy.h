@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/sparing.h"
 #include "proxy/absences.h"
 #include "proxy/admission.h"
 #include "proxy/answers.h"
@@ -19,6 +20,7 @@
 #include "proxy/outcome.h"
 #include "proxy/peer.h"
 #include "proxy/registries.h"
+#include "proxy/request_meter.h"
 #include "proxy/route.h"
 
 namespace staithe::proxy {
@@ -29,8 +31,10 @@ struct Traffic {
   std::uint64_t misses = 0;  // brought from upstream: stored, or passed on
   std::uint64_t collapsed = 0;
   std::uint64_t stale = 0;
-  std::uint64_t errors = 0;  // answered with a status of 400 or more, or cut short
-  std::uint64_t denied = 0;  // of these, the requests of users that may not ask
+  std::uint64_t errors = 0;           // answered with a status of 400 or more, or cut short
+  std::uint64_t denied = 0;           // of these, the requests of users that may not ask
+  std::uint64_t denied_host = 0;      // likewise, by the value of Host
+  std::uint64_t denied_web_page = 0;  // likewise, as another site's page's
   std::uint64_t bytes_served = 0;
   // Of these, what upstream did not send for the request that got it: the bodies of hits, collapsed
   // and stale answers, also of those that were cut short.
@@ -61,6 +65,7 @@ class Proxy final : public Handler {
   void restrict(MayUse may_use);
   // What /readyz says.
   void set_ready(bool ready) { ready_ = ready; }
+  bool is_ready() const { return ready_; }
 
   asio::awaitable<void> handle(Exchange& exchange) override;
   void every_second() override { tell_uses(); }
@@ -73,12 +78,17 @@ class Proxy final : public Handler {
   // they used.
   const Answers& answers() const { return answers_; }
   const Admission& admission() const { return admission_; }
+  // What was answered; those beside it count here too.
+  RequestMeter& meter() { return meter_; }
+  const RequestMeter& meter() const { return meter_; }
   void tell_uses();
   // For those who want content without a client: the same tags, checks and single flights.
   Manifests& manifests() { return manifests_; }
   Blobs& blobs() { return blobs_; }
 
  private:
+  // The trace that the request names, if it does.
+  std::optional<Trace> trace_of(const Request& request);
   asio::awaitable<bool> may_use(Exchange& exchange);
   asio::awaitable<Outcome> dispatch(Exchange& exchange, Route route);
   asio::awaitable<Outcome> serve_blob(Exchange& exchange, RegistryPtr registry,
@@ -87,6 +97,8 @@ class Proxy final : public Handler {
   Registries& registries_;
   cache::Store& store_;
   Clock& clock_;
+  RequestMeter meter_;
+  Sparing traced_;
   Answers answers_;
   Admission admission_;
   Absences absences_;

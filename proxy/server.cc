@@ -40,7 +40,9 @@ constexpr auto report_pause = std::chrono::minutes(1);
 constexpr std::string_view retry_after_seconds = "5";
 
 [[noreturn]] void throw_listen(const std::string& address, const std::string& cause) {
-  std::string remedy = "choose another address in listen.registry or listen.control";
+  std::string remedy =
+      "choose another address in listen.registry, listen.control or "
+      "listen.metrics";
   if (cause == describe_errno(EADDRINUSE))
     remedy = "another program listens there: stop it or " + remedy;
   throw Failure(Errc::config, "cannot listen on " + address + ": " + cause + "; " + remedy);

@@ -90,7 +90,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Transfer::send(const std::string&
   return upstream_.send({.repository = settings_.repository,
                          .what = "blobs/" + settings_.digest.to_string(),
                          .range = range,
-                         .place = place_});
+                         .place = place_,
+                         .trace = settings_.trace});
 }
 
 asio::awaitable<Error> Transfer::error_of_blob(HttpResponse& response) {
@@ -103,7 +104,8 @@ asio::awaitable<Error> Transfer::error_of_blob(HttpResponse& response) {
 asio::awaitable<std::optional<std::uint64_t>> Transfer::ask_size() {
   const auto shown = co_await upstream_.send({.method = "HEAD",
                                               .repository = settings_.repository,
-                                              .what = "blobs/" + settings_.digest.to_string()});
+                                              .what = "blobs/" + settings_.digest.to_string(),
+                                              .trace = settings_.trace});
   if (shown->status() != 200) throw Failure(co_await error_of_blob(*shown));
   co_return content_length(*shown);
 }
@@ -298,6 +300,7 @@ asio::awaitable<void> Transfer::get_over(Error broken, std::uint64_t brought_byt
   const bool silent = clock_.now() - last_bytes_ > longest_silence;
   if (breaks_ > most_breaks_without_progress || (breaks_ > 0 && (silent || !upstream_.may_retry())))
     throw Failure(broken);
+  if (settings_.on_resume) settings_.on_resume();
   log::info("fill resumes", {{"registry", settings_.registry},
                              {"digest", settings_.digest.to_string()},
                              {"bytes", present().bytes()},

@@ -10,6 +10,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,6 +37,9 @@ class Transfer {
     // Whether ranges may be asked for at all: not of an upstream whose joined bytes were wrong.
     bool ranges = true;
     SegmentSizes sizes = {};
+    std::string trace = {};  // as Upstream::Ask::trace
+    // Told whenever it goes on after a break.
+    std::function<void()> on_resume = {};
   };
 
   // `upstream` and `clock` outlive it.

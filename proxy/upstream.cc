@@ -67,10 +67,12 @@ class CountedResponse final : public HttpResponse {
  public:
   // `sent` and `url` are what the request carried and where it went.
   CountedResponse(std::unique_ptr<HttpResponse> response, Slots::Slot slot,
-                  std::shared_ptr<UpstreamStats> stats, auth::Authorization sent, Url url)
+                  std::shared_ptr<UpstreamStats> stats, std::shared_ptr<UpstreamMeter> meter,
+                  auth::Authorization sent, Url url)
       : slot_(std::move(slot)),
         response_(std::move(response)),
         stats_(std::move(stats)),
+        meter_(std::move(meter)),
         sent_(std::move(sent)),
         url_(std::move(url)) {}
 
@@ -78,7 +80,10 @@ class CountedResponse final : public HttpResponse {
   const Headers& headers() const override { return response_->headers(); }
   asio::awaitable<bool> read(std::vector<char>& piece) override {
     const bool more = co_await response_->read(piece);
-    if (more) stats_->bytes += piece.size();
+    if (more) {
+      stats_->bytes += piece.size();
+      meter_->note_bytes(piece.size());
+    }
     co_return more;
   }
   std::vector<auth::Secret> secrets() const override { return secrets_of(sent_, url_); }
@@ -87,6 +92,7 @@ class CountedResponse final : public HttpResponse {
   Slots::Slot slot_;
   std::unique_ptr<HttpResponse> response_;
   std::shared_ptr<UpstreamStats> stats_;
+  std::shared_ptr<UpstreamMeter> meter_;
   auth::Authorization sent_;
   Url url_;
 };
@@ -123,12 +129,13 @@ Upstream::Upstream(asio::any_io_executor loop, Settings settings,
       random_(random),
       transfers_(loop, settings_.max_connections),
       questions_(loop, max_questions),
-      home_(loop, http, clock, random, budget_, stats_, rate_limit_of(settings_)),
-      elsewhere_(loop, http, clock, random, budget_, stats_, std::nullopt) {}
+      home_(loop, http, clock, random, budget_, stats_, rate_limit_of(settings_), settings_.meter),
+      elsewhere_(loop, http, clock, random, budget_, stats_, std::nullopt, settings_.meter) {}
 
 asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
   ask.repository = settings_.prefix + ask.repository;
   Patience patience(ask.patient);
+  const Instant asked = clock_.now();
   std::optional<Error> failed;
   try {
     // What there is to wait for comes before a connection is taken that others may need.
@@ -136,17 +143,19 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send(Ask ask) {
     if (!ask.place || !ask.place->url) co_await token(ask, patience);
     auto response = co_await send_once(ask, patience);
     note(*response);
+    tell(ask, asked, response.get(), nullptr);
     co_return response;
   } catch (const Failure& failure) {
     failed = failure.error();
   }
   if (failed->code == Errc::unreachable || failed->code == Errc::upstream_failed ||
       failed->code == Errc::firewall || failed->code == Errc::upstream_nonsense)
-    health_ = Health::unreachable;
+    set_health(Health::unreachable);
   if (failed->code == Errc::unauthorized || failed->code == Errc::denied ||
       failed->code == Errc::identity_missing)
-    health_ = Health::unauthorized;
+    set_health(Health::unauthorized, &*failed);
   last_error_ = trouble().value_or(*failed);
+  tell(ask, asked, nullptr, &*failed);
   throw Failure(*failed);
 }
 
@@ -157,7 +166,11 @@ asio::awaitable<auth::Authorization> Upstream::token(const Ask& ask, Patience& p
       co_return co_await authorizer_->for_pull(ask.repository);
     } catch (const auth::Postponed& postponed) {
       left = postponed.retry_after();
-      token_paused_until_ = clock_.now() + left;
+      const Instant now = clock_.now();
+      const Instant before = std::max(token_paused_until_, now);
+      settings_.meter->note_pause(
+          std::max<std::chrono::nanoseconds>(now + left - before, std::chrono::nanoseconds(0)));
+      token_paused_until_ = now + left;
       if (!patience.suffices(left)) throw;
     }
     const auto spread =
@@ -193,7 +206,8 @@ asio::awaitable<std::unique_ptr<HttpResponse>> Upstream::send_once(const Ask& as
     answer.response.reset();
   }
   co_return std::make_unique<CountedResponse>(std::move(answer.response), std::move(slot), stats_,
-                                              std::move(sent), std::move(answer.url));
+                                              settings_.meter, std::move(sent),
+                                              std::move(answer.url));
 }
 
 // From the registry along its redirects. The credential goes to the registry's origin only, and is
@@ -212,7 +226,8 @@ asio::awaitable<Upstream::Answer> Upstream::walk(const Ask& ask,
     PoliteClient& client = at_home ? home_ : elsewhere_;
     auto response = co_await client.send(std::move(asked), {.patience = &patience,
                                                             .may_hedge = at_home && may_hedge(ask),
-                                                            .may_repeat = !ask.has_next});
+                                                            .may_repeat = !ask.has_next,
+                                                            .kind = upstream_kind_of(ask.what)});
     if (at_home) {
       if (auto quota = pull_quota(response->headers())) quota_ = std::move(quota);
     }
@@ -247,8 +262,9 @@ asio::awaitable<std::optional<Upstream::Answer>> Upstream::revisit(const Ask& as
   };
   std::unique_ptr<HttpResponse> response;
   try {
-    response = co_await elsewhere_.send(request(ask, url),
-                                        {.patience = &patience, .may_repeat = !ask.has_next});
+    response = co_await elsewhere_.send(
+        request(ask, url),
+        {.patience = &patience, .may_repeat = !ask.has_next, .kind = upstream_kind_of(ask.what)});
   } catch (...) {
     forget();
     throw;
@@ -279,16 +295,45 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
 void Upstream::note(const HttpResponse& response) {
   const int status = response.status();
   if (status == 401) {
-    if (std::exchange(health_, Health::unauthorized) != Health::unauthorized)
-      log::warn("upstream refuses our credential", {{"upstream", url()}});
     last_error_ = {Errc::unauthorized, url() + " answered 401 to a fresh credential"};
+    set_health(Health::unauthorized, &*last_error_);
   } else if (status >= 500) {
-    health_ = Health::unreachable;
+    set_health(Health::unreachable);
     last_error_ = {Errc::upstream_failed, url() + " answered " + std::to_string(status)};
   } else {
-    health_ = Health::ok;
+    set_health(Health::ok);
     last_error_.reset();
   }
+}
+
+void Upstream::set_health(Health health, const Error* why) {
+  const Health before = std::exchange(health_, health);
+  const bool refused = health == Health::unauthorized;
+  const bool back = before == Health::unauthorized && health == Health::ok;
+  if (health == before || !(refused || back)) return;
+  const auto left_out = credential_lines_.admit({}, clock_.now());
+  if (!left_out) return;
+  if (refused) {
+    log::warn("upstream refuses our credential",
+              {{"upstream", url()}, {"error", *why}, {"left_out", log::if_any(*left_out)}});
+  } else {
+    log::info("upstream takes our credential again",
+              {{"upstream", url()}, {"left_out", log::if_any(*left_out)}});
+  }
+}
+
+void Upstream::tell(const Ask& ask, Instant asked, const HttpResponse* response,
+                    const Error* failure) const {
+  if (ask.trace.empty()) return;
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(clock_.now() - asked);
+  log::info("upstream asked", {{"upstream", url()},
+                               {"method", ask.method},
+                               {"what", ask.repository + "/" + ask.what},
+                               {"range", log::if_any(ask.range)},
+                               {"status", response ? response->status() : 0},
+                               {"microseconds", took.count()},
+                               {"error", log::if_any(failure ? failure->detail : "")},
+                               {"trace_id", ask.trace}});
 }
 
 Instant Upstream::next_try(const Place* place) const {

@@ -10,6 +10,7 @@
 // fetched concerns neither.
 #pragma once
 
+#include <array>
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <cstdint>
@@ -20,16 +21,20 @@
 
 #include "cache/clock.h"
 #include "cache/digest.h"
+#include "cache/sparing.h"
 #include "proxy/auth/authorizer.h"
 #include "proxy/http.h"
 #include "proxy/polite_client.h"
 #include "proxy/pull_quota.h"
 #include "proxy/redirect.h"
 #include "proxy/slots.h"
+#include "proxy/upstream_meter.h"
 
 namespace staithe::proxy {
 
 enum class Health { idle, ok, throttled, unreachable, unauthorized };
+inline constexpr std::array healths{Health::idle, Health::ok, Health::throttled,
+                                    Health::unreachable, Health::unauthorized};
 const char* to_string(Health health);
 
 // The kernel's chance, for those who have no other to hand in.
@@ -49,6 +54,8 @@ class Upstream {
     RedirectPolicy redirects;
     std::size_t max_connections = 16;
     HttpLimits limits;
+    // Where its requests are counted besides.
+    std::shared_ptr<UpstreamMeter> meter = std::make_shared<UpstreamMeter>();
   };
 
   // `http`, `clock` and `random` outlive the upstream.
@@ -88,6 +95,8 @@ class Upstream {
     // Another upstream is asked if this one does not answer soon (UpstreamList): it gets
     // mirror_connect and mirror_first_byte at most, and nothing is waited out or repeated for it.
     bool has_next = false;
+    // Of the request that this is for, if its way is to be told in the log.
+    std::string trace = {};
   };
   // A final response (no redirect; a 401 only after the repeat; never a 429). Throws Failure:
   // unreachable, upstream_failed, upstream_nonsense, throttled (in a pause that upstream asked
@@ -149,6 +158,11 @@ class Upstream {
   asio::awaitable<std::optional<Answer>> revisit(const Ask& ask, Patience& patience);
   HttpRequest request(const Ask& ask, const Url& url) const;
   void note(const HttpResponse& response);
+  // That the credential is refused, or taken again, is told.
+  void set_health(Health health, const Error* why = nullptr);
+  // For who follows a trace.
+  void tell(const Ask& ask, Instant asked, const HttpResponse* response,
+            const Error* failure) const;
 
   Settings settings_;
   std::unique_ptr<auth::Authorizer> authorizer_;
@@ -157,6 +171,8 @@ class Upstream {
   Slots transfers_;  // max_connections of them
   Slots questions_;  // short requests, which must not wait behind long transfers
   Health health_ = Health::idle;
+  // Two repositories may differ in this, and are asked for in turns.
+  Sparing credential_lines_{{.lines = 2, .interval = std::chrono::minutes(1)}};
   Instant token_paused_until_{};  // where the token server asked for a pause
   std::optional<Error> last_error_;
   std::optional<PullQuota> quota_;

@@ -1,11 +1,14 @@
 // What the credentials' code needs from its surroundings, all of it handed in.
 #pragma once
 
+#include <memory>
+
 #include "cache/clock.h"
 #include "cache/random.h"
 #include "cache/task_group.h"
 #include "proxy/auth/files.h"
 #include "proxy/auth/programs.h"
+#include "proxy/auth/token_meter.h"
 #include "proxy/http.h"
 
 namespace staithe::proxy::auth {
@@ -19,6 +22,8 @@ struct Environment {
   Files& files;
   Programs& programs;
   HttpLimits limits;
+  // Where fetches of tokens are counted; null: nowhere.
+  std::shared_ptr<TokenMeter> meter = {};
 };
 
 }  // namespace staithe::proxy::auth

@@ -61,6 +61,12 @@ Identities::Identities(AzureSettings azure, std::map<std::string, IdentitySettin
   metadata_service_ = std::make_shared<MetadataService>(environment_, std::move(*endpoint));
 }
 
+Environment Identities::environment_of(const Place& place) const {
+  Environment environment = environment_;
+  environment.meter = place.meter;
+  return environment;
+}
+
 void Identities::replace(std::map<std::string, IdentitySettings> identities) {
   identities_ = std::move(identities);
 }
@@ -88,7 +94,7 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
                                                         const IdentitySettings& settings) {
   switch (settings.kind) {
     case IdentityKind::anonymous:
-      return make_anonymous_authorizer(environment_, place.upstream, place.ca_file);
+      return make_anonymous_authorizer(environment_of(place), place.upstream, place.ca_file);
     case IdentityKind::basic:
     case IdentityKind::helper:
     case IdentityKind::docker_config:
@@ -100,22 +106,23 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
       break;
   }
   must_be_acr(place, azure_.acr_suffixes);
-  return make_acr(place, acr_identity(settings));
+  return make_acr(place, acr_identity(place, settings));
 }
 
 std::unique_ptr<Authorizer> Identities::make_acr(const Place& place, AcrIdentity identity) {
-  return make_acr_authorizer(environment_, place.upstream, place.ca_file, azure_.acr_suffixes,
-                             std::move(identity));
+  return make_acr_authorizer(environment_of(place), place.upstream, place.ca_file,
+                             azure_.acr_suffixes, std::move(identity));
 }
 
 std::unique_ptr<Authorizer> Identities::make_password_authorizer_for(
     const Place& place, const IdentitySettings& identity) {
   value_or_throw(check_password_origin(place.upstream));
   const std::string name = "the password for " + place.name;
+  const Environment environment = environment_of(place);
   std::vector<std::shared_ptr<PasswordKeeper>> candidates;
   const auto add = [&](std::unique_ptr<PasswordSource> source) {
     candidates.push_back(
-        std::make_shared<PasswordKeeper>(name, Kind::password, std::move(source), environment_));
+        std::make_shared<PasswordKeeper>(name, Kind::password, std::move(source), environment));
   };
   bool renewable = true;
   if (identity.kind == IdentityKind::basic) {
@@ -139,20 +146,20 @@ std::unique_ptr<Authorizer> Identities::make_password_authorizer_for(
     };
   }
   return make_password_authorizer(
-      environment_, place.upstream, place.ca_file, std::move(rule),
+      environment, place.upstream, place.ca_file, std::move(rule),
       std::make_shared<Passwords>(name, std::move(candidates), renewable, environment_),
       endings_of_secret(identity, environment_));
 }
 
-AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
+AcrIdentity Identities::acr_identity(const Place& place, const IdentitySettings& identity) {
   AcrIdentity acr{
       .entra = nullptr, .tenant = identity.tenant_id, .remedy = std::string(role_remedy)};
   if (identity.kind == IdentityKind::managed_identity) {
-    acr.entra = managed_token(identity, azure_.audience);
+    acr.entra = managed_token(place, identity, azure_.audience);
     return acr;
   }
   if (identity.kind == IdentityKind::token)
-    return given("token in " + printable(identity.token_file.native()), "the token file",
+    return given(place, "token in " + printable(identity.token_file.native()), "the token file",
                  std::make_unique<TokenFile>(environment_, identity.token_file));
   std::string key = key_of(identity);
   const IdentitySettings* managed = nullptr;
@@ -168,7 +175,8 @@ AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
   std::shared_ptr<ClientProof> proof = known.lock();
   if (!proof) {
     if (managed) {
-      proof = make_federated_proof(managed_token(*managed, std::string(federation_audience)));
+      proof =
+          make_federated_proof(managed_token(place, *managed, std::string(federation_audience)));
     } else if (!identity.certificate_file.empty()) {
       proof = make_certificate_proof(environment_, identity.certificate_file);
     } else if (!identity.client_secret_file.empty()) {
@@ -181,7 +189,7 @@ AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
   // The proxy of identity bindings is for the pods' own tokens.
   const bool by_proxy =
       identity.kind == IdentityKind::workload_identity && identity.federated_identity.empty();
-  acr.entra = application_token(key, identity, proof, by_proxy);
+  acr.entra = application_token(place, key, identity, proof, by_proxy);
   acr.endings = [proof, secret = endings_of_secret(identity, environment_)] {
     std::vector<Ending> endings;
     if (const auto ending = proof->ending()) endings.push_back(*ending);
@@ -193,11 +201,11 @@ AcrIdentity Identities::acr_identity(const IdentitySettings& identity) {
   return acr;
 }
 
-AcrIdentity Identities::given(std::string what, std::string name,
+AcrIdentity Identities::given(const Place& place, std::string what, std::string name,
                               std::unique_ptr<TokenSource> source) {
   AcrIdentity acr;
-  acr.entra =
-      std::make_shared<TokenKeeper>(std::move(name), Kind::entra, std::move(source), environment_);
+  acr.entra = std::make_shared<TokenKeeper>(std::move(name), Kind::entra, std::move(source),
+                                            environment_of(place));
   acr.remedy =
       "Fetch a new one (az acr login --name NAME --expose-token), or use an identity "
       "that renews itself";
@@ -206,7 +214,8 @@ AcrIdentity Identities::given(std::string what, std::string name,
   return acr;
 }
 
-std::shared_ptr<TokenKeeper> Identities::managed_token(const IdentitySettings& identity,
+std::shared_ptr<TokenKeeper> Identities::managed_token(const Place& place,
+                                                       const IdentitySettings& identity,
                                                        const std::string& audience) {
   std::weak_ptr<TokenKeeper>& known = entra_tokens_[key_of(identity) + '\n' + audience];
   std::shared_ptr<TokenKeeper> keeper = known.lock();
@@ -214,13 +223,14 @@ std::shared_ptr<TokenKeeper> Identities::managed_token(const IdentitySettings& i
     keeper = std::make_shared<TokenKeeper>(
         "Entra token of the managed identity", Kind::entra,
         make_managed_identity_source(environment_, azure_, metadata_service_, audience, identity),
-        environment_);
+        environment_of(place));
     known = keeper;
   }
   return keeper;
 }
 
-std::shared_ptr<TokenKeeper> Identities::application_token(const std::string& key,
+std::shared_ptr<TokenKeeper> Identities::application_token(const Place& place,
+                                                           const std::string& key,
                                                            const IdentitySettings& identity,
                                                            std::shared_ptr<ClientProof> proof,
                                                            bool by_proxy) {
@@ -232,7 +242,7 @@ std::shared_ptr<TokenKeeper> Identities::application_token(const std::string& ke
         std::make_unique<ClientCredentials>(
             environment_, value_or_throw(token_endpoint(azure_, identity.tenant_id, by_proxy)),
             identity.client_id, azure_.audience, std::move(proof)),
-        environment_);
+        environment_of(place));
     known = keeper;
   }
   return keeper;
@@ -268,7 +278,7 @@ asio::awaitable<Login> Identities::service_account_login(Place place, ServiceAcc
         std::make_unique<ClientCredentials>(
             environment_, value_or_throw(token_endpoint(azure_, account.tenant_id, true)),
             account.client_id, azure_.audience, make_given_proof(std::move(account.token))),
-        environment_);
+        environment_of(place));
     authorizer = make_acr(place, std::move(acr));
     service_accounts_->emplace(key, authorizer);
     environment_.tasks.spawn("forgetting a service account",
@@ -302,7 +312,7 @@ Result<Identities::SignIn> Identities::sign_in(const Place& place, Secret token)
                                std::make_unique<TokenInMemory>(
                                    environment_, std::move(token),
                                    "Sign in again: staithe login " + place.name + " --token-stdin"),
-                               environment_),
+                               environment_of(place)),
                            .ends = read->life.end()};
   return made;
 }

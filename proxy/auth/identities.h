@@ -26,6 +26,9 @@ struct Place {
   Origin upstream;                            // the only origin that its tokens are sent to
   std::string ca_file = {};                   // trusted for it and its token server
   std::vector<std::string> token_hosts = {};  // hosts besides it that may be sent its password
+  // Where its tokens are counted; a token that several registries share counts where it was first
+  // asked for. Null: nowhere.
+  std::shared_ptr<TokenMeter> meter = {};
 };
 
 // kubelet's service account mode: the pod's own token, and the application that trusts it.
@@ -72,12 +75,15 @@ class Identities {
  private:
   std::unique_ptr<Authorizer> make_password_authorizer_for(const Place& place,
                                                            const IdentitySettings& identity);
-  AcrIdentity acr_identity(const IdentitySettings& identity);
-  AcrIdentity given(std::string what, std::string name, std::unique_ptr<TokenSource> source);
-  std::shared_ptr<TokenKeeper> managed_token(const IdentitySettings& identity,
+  // That of what belongs to `place`.
+  Environment environment_of(const Place& place) const;
+  AcrIdentity acr_identity(const Place& place, const IdentitySettings& identity);
+  AcrIdentity given(const Place& place, std::string what, std::string name,
+                    std::unique_ptr<TokenSource> source);
+  std::shared_ptr<TokenKeeper> managed_token(const Place& place, const IdentitySettings& identity,
                                              const std::string& audience);
   // `key` is what tells this application, with its proof, from another.
-  std::shared_ptr<TokenKeeper> application_token(const std::string& key,
+  std::shared_ptr<TokenKeeper> application_token(const Place& place, const std::string& key,
                                                  const IdentitySettings& identity,
                                                  std::shared_ptr<ClientProof> proof, bool by_proxy);
   std::unique_ptr<Authorizer> make_acr(const Place& place, AcrIdentity identity);

@@ -8,11 +8,15 @@
 
 #include "cache/escape.h"
 #include "cache/event.h"
+#include "cache/log.h"
 #include "proxy/auth/password.h"
 
 namespace staithe::proxy::auth {
 namespace {
 
+// Renewals that follow each other faster than this, as of a token whose file is watched, are told
+// at level debug.
+constexpr std::chrono::minutes told_every{10};
 // A refusal this long after the last one is a new story.
 constexpr std::chrono::minutes refusals_forgotten{10};
 
@@ -200,6 +204,41 @@ void Keeper<T>::failed(Error error, std::optional<std::chrono::nanoseconds> retr
 }
 
 template <class T>
+void Keeper<T>::tell_renewed(int failures_before, bool first) {
+  if (kind_ == Kind::demand) return;
+  if (environment_.meter) environment_.meter->note(kind_, true);
+  // Access tokens come with every repository, and passwords are read again and again.
+  const Instant now = environment_.clock.now();
+  const bool due = told_at_ == Instant::min() || now - told_at_ >= told_every;
+  const bool rare = (renewed_unasked(kind_) && due) || failures_before > 0;
+  if (rare) told_at_ = now;
+  log::write(rare ? log::Level::info : log::Level::debug, "token renewed",
+             {{"token", name_},
+              {"kind", to_string(kind_)},
+              {"first", first},
+              {"failures_before", failures_before},
+              {"expires_in_seconds", in_seconds(kept_->life.end() - now).count()},
+              {"renews_in_seconds", in_seconds(renew_at_ - now).count()}});
+}
+
+template <class T>
+void Keeper<T>::tell_failed(const Error& error, int waited_for_by) {
+  if (kind_ == Kind::demand || error.code == Errc::cancelled) return;
+  if (environment_.meter) environment_.meter->note(kind_, false);
+  // The supervisor tells of what nobody waits for. Of an access token its client is told, and who
+  // asks for what he may not have could fill the log; of the others the first in a row says it all.
+  if (waited_for_by == 0) return;
+  const Instant now = environment_.clock.now();
+  log::write(kind_ == Kind::access || failures_ > 1 ? log::Level::debug : log::Level::warn,
+             "token not renewed",
+             {{"token", name_},
+              {"kind", to_string(kind_)},
+              {"still_valid", is_valid(now)},
+              {"next_try_seconds", in_seconds(retry_at_ - now).count()},
+              {"error", error}});
+}
+
+template <class T>
 asio::awaitable<void> Keeper<T>::fly(std::shared_ptr<Keeper> self, Landing landing) {
   std::optional<T> fresh;
   std::optional<Error> error;
@@ -218,15 +257,19 @@ asio::awaitable<void> Keeper<T>::fly(std::shared_ptr<Keeper> self, Landing landi
   } catch (const std::exception& unexpected) {
     error = Error{Errc::upstream_failed, self->name_ + ": " + printable(unexpected.what())};
   }
+  const int failures_before = self->failures_;
+  const bool first = self->generation_ == 0;
   if (fresh && self->succeeded(std::move(*fresh))) {
+    self->tell_renewed(failures_before, first);
     landing.land(self->kept_);
     co_return;
   }
   if (!error) error = Error{Errc::upstream_nonsense, self->name_ + ": it had ended on arrival"};
   self->failed(*error, retry);
+  const int riders = landing.land(std::unexpected(*error));
+  self->tell_failed(*error, riders);
   // What nobody waits for, the supervisor hears of.
-  if (landing.land(std::unexpected(*error)) == 0 && error->code != Errc::cancelled)
-    throw Failure(std::move(*error));
+  if (riders == 0 && error->code != Errc::cancelled) throw Failure(std::move(*error));
 }
 
 template <class T>

@@ -90,6 +90,9 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   std::shared_ptr<Flight> start(const asio::any_io_executor& loop);
   // False if it came too late to be used.
   bool succeeded(T fresh);
+  // What people and figures hear of a fetch.
+  void tell_renewed(int failures_before, bool first);
+  void tell_failed(const Error& error, int waited_for_by);
   void failed(Error error, std::optional<std::chrono::nanoseconds> retry);
   // Postponed where a server throttles us, so that who has the patience can wait for its end.
   [[noreturn]] void throw_failed(Error error) const;
@@ -112,6 +115,7 @@ class Keeper : public std::enable_shared_from_this<Keeper<T>> {
   WallTime wall_stop_{};
   std::uint64_t generation_ = 0;  // counts what has been kept; ends the tending of its predecessors
   bool used_ = false;             // since it was fetched
+  Instant told_at_ = Instant::min();  // that it was renewed
   Instant last_used_{};
 
   std::shared_ptr<Flight> flight_;

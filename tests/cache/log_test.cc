@@ -60,6 +60,15 @@ TEST(TextLine, QuotesValuesThatWouldNotBeOneWord) {
                                                                   "\n"));
 }
 
+TEST(Line, LeavesOutWhatSaysNothing) {
+  EXPECT_EQ(line(Format::text, {{"a", if_any("")}, {"b", if_any(0)}, {"c", if_any(5)}}),
+            "2025-11-21T08:31:02.007Z info  pull done c=5\n");
+  const json::object parsed = object(line(Format::json, {{"a", if_any("")}, {"b", if_any("x")}}));
+  EXPECT_FALSE(parsed.contains("a"));
+  EXPECT_EQ(parsed.at("b").as_string(), "x");
+  EXPECT_EQ(line(Format::journal, {{"a", if_any("")}}).find("STAITHE_A"), std::string::npos);
+}
+
 TEST(JsonLine, IsOneObject) {
   const std::string text = line(Format::json,
                                 {{"registry", "docker.io"},

@@ -20,6 +20,7 @@ TEST_F(StoreTest, EvictsExactlyTheLeastRecentlyUsed) {
   cellar_.fill(noise(300 * KiB, 1));
   EXPECT_EQ(stored_of(ten), (std::vector<int>{0, 3, 5, 6, 7, 8, 9}));
   EXPECT_EQ(stats().evicted, 3u);
+  EXPECT_EQ(stats().evicted_for, (std::array<std::uint64_t, 3>{3, 0, 0})) << "for max_size";
   for (const int gone : {1, 2, 4}) {
     EXPECT_FALSE(cellar_.on_disk(ten[gone]));
     EXPECT_EQ(find(ten[gone]), nullptr);
@@ -220,6 +221,7 @@ TEST_F(StoreMinFreeTest, WhatOthersTakeComesOutOfTheCache) {
   cellar_.disk.set_capacity(950 * KiB);
   cellar_.pass(10s);
   EXPECT_EQ(stored_of(ten), (std::vector<int>{3, 4, 5, 6, 7, 8, 9}));
+  EXPECT_EQ(stats().evicted_for, (std::array<std::uint64_t, 3>{0, 3, 0})) << "for min_free";
   EXPECT_EQ(stats().max_bytes, 750 * KiB);
   cellar_.disk.set_capacity(100 * KiB);
   cellar_.pass(10s);

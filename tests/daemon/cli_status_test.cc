@@ -113,6 +113,15 @@ TEST(Status, ShowsHowFarTheScrubIs) {
   EXPECT_EQ(line_with(R"({"state":"off","objects":0,"ended_seconds_ago":null})"), "  scrub off");
 }
 
+TEST(Status, SaysThatLinesOfTheLogAreMissing) {
+  json::value status = json::parse(kSample);
+  EXPECT_THAT(render_status(status, Style{}), Not(HasSubstr("lost")));
+  status.as_object()["log"] = json::object{{"dropped", 0}};
+  EXPECT_THAT(render_status(status, Style{}), Not(HasSubstr("lost")));
+  status.as_object()["log"] = json::object{{"dropped", 12}};
+  EXPECT_THAT(render_status(status, Style{}), HasSubstr("\n  12 lines of the log were lost"));
+}
+
 TEST(Status, SaysWhatIsPinnedOnceSomethingIs) {
   json::value status = json::parse(kSample);
   json::object& cache = status.at("cache").as_object();

@@ -190,7 +190,8 @@ TEST(Options, TakeGoodValues) {
 [listen]
 registry = ["127.0.0.1:6000", "[::1]:6000", "unix:/run/r.sock"]
 control = "/run/c.sock"
-metrics = ""
+metrics = "127.0.0.1:9464"
+status_page = true
 drain_timeout = "2m"
 [access]
 users = ["alice", 1000]
@@ -426,7 +427,6 @@ TEST(Options, RefuseBadValuesAndNameKeyLineAndRemedy) {
 TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
   const std::string registry = "[[registry]]\nname = 'r.example'\n";
   const std::vector<std::pair<std::string, std::string>> cases{
-      {"[listen]\nmetrics = '127.0.0.1:9464'", "listen.metrics"},
       {registry + "verify_callers = true", "verify_callers"},
       {registry + "[registry.access]\nusers = ['a']", "access.users"},
       {registry + "[registry.access]\ngroups = ['docker']", "access.groups"}};
@@ -440,8 +440,7 @@ TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
 
 TEST(NotAvailable, KeysMaySayThatNothingIsAskedFor) {
   good(
-      "[listen]\nmetrics = ''\n[[registry]]\nname = "
-      "'r.example'\n"
+      "[[registry]]\nname = 'r.example'\n"
       "verify_callers = false\n[registry.access]\nusers = []\ngroups = []");
 }
 

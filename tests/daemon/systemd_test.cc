@@ -96,11 +96,11 @@ TEST_F(Systemd, TakesListeningSocketsByNameAndOnlyThose) {
     ::dup2(null, 5);
     ::setenv("LISTEN_PID", (pid.empty() ? std::to_string(::getpid()) : pid).c_str(), 1);
     ::setenv("LISTEN_FDS", count, 1);
-    ::setenv("LISTEN_FDNAMES", "registry:control:null:registry", 1);
+    ::setenv("LISTEN_FDNAMES", "registry:control:null:metrics", 1);
     const PassedSockets sockets = passed_sockets();
     if (::getenv("LISTEN_FDS")) ::_exit(11);
-    if (sockets.registry == std::vector{3, 6} && sockets.control == std::vector{4} &&
-        ::fcntl(3, F_GETFD) == FD_CLOEXEC)
+    if (sockets.registry == std::vector{3} && sockets.control == std::vector{4} &&
+        sockets.metrics == std::vector{6} && ::fcntl(3, F_GETFD) == FD_CLOEXEC)
       ::_exit(1);
     ::_exit(sockets.registry.empty() && sockets.control.empty() ? 0 : 12);
   };

@@ -73,7 +73,7 @@ class Check(unittest.TestCase):
         self.assertNotIn("secret in the file", done.stderr + done.stdout)
 
     def test_what_is_not_built_yet_is_refused_as_that(self) -> None:
-        done = check('[listen]\nmetrics = "127.0.0.1:9464"\n')
+        done = check('[[registry]]\nname = "r.example"\nverify_callers = true\n')
         self.assertEqual(done.returncode, 2)
         self.assertIn("not available in this version", done.stderr)
 

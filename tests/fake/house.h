@@ -86,7 +86,7 @@ class House {
                           const std::string&) { return make_upstream(name, entry); }),
         fills(io.get_executor(), store, clock),
         proxy(io.get_executor(), registries, store, fills, tasks_, clock),
-        front_(io.get_executor(), proxy.answers(), proxy.admission(), clock, 2),
+        front_(io.get_executor(), proxy.answers(), proxy.admission(), clock, proxy.meter(), 2),
         server_(io.get_executor(), {.connections = 1000, .connection = {}}, proxy,
                 store.disk_pool(), &loops_, &front_) {
     std::signal(SIGPIPE, SIG_IGN);  // As the daemon does: sendfile() has no flag for it.
@@ -138,6 +138,22 @@ class House {
   }
   Answer head(const std::string& target) {
     return run(ask("HEAD " + target + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+  }
+  // A GET of what is kept in memory, on a connection that stays: the front answers it, unless
+  // `fields` say otherwise. Empty if it is not kept.
+  std::string get_kept(const std::string& target, const std::string& fields = {}) {
+    const auto kept = proxy.answers().find(target, clock.now());
+    if (!kept) return {};
+    asio::ip::tcp::socket socket(io);
+    socket.connect(endpoint());
+    asio::write(socket, asio::buffer("GET " + target + " HTTP/1.1\r\nHost: localhost\r\n" + fields +
+                                     "\r\n"));
+    std::string text(kept->text.size(), '\0');
+    bool done = false;
+    asio::async_read(socket, asio::buffer(text),
+                     [&](boost::system::error_code, std::size_t) { done = true; });
+    run_until(done);
+    return text;
   }
   // Sends `text` as it stands and reads until the connection ends.
   asio::awaitable<Answer> ask(std::string text) {

@@ -192,17 +192,5 @@ TEST(Answers, AreNotFoundByAnyThreadOnceErased) {
   EXPECT_FALSE(found_erased);
 }
 
-TEST(Answers, CountWhatAnyThreadServed) {
-  const Answers answers;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 40; ++i)
-    threads.emplace_back([&] {
-      for (int j = 0; j < 100; ++j) answers.count(2, 10);
-    });
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(answers.served().requests, 8000U);
-  EXPECT_EQ(answers.served().body_bytes, 40'000U);
-}
-
 }  // namespace
 }  // namespace staithe::proxy

@@ -61,7 +61,7 @@ class FrontTest : public testing::Test {
     }
     ASSERT_TRUE(kept(target)) << target;
   }
-  std::uint64_t served_at_front() const { return house.proxy.answers().served().requests; }
+  std::uint64_t served_at_front() const { return house.proxy.meter().at_front().requests; }
 
   // A connection of the test's own.
   asio::ip::tcp::socket connect() {
@@ -341,8 +341,9 @@ TEST_F(FrontTest, EndsIdleConnectionsWhenItDrains) {
 TEST_F(FrontTest, GivesUpTheConnectionThatRestedLongestForANewcomer) {
   keep(by_digest);
   const std::string text = whole(by_digest);
+  RequestMeter meter;
   Front front(house.io.get_executor(), house.proxy.answers(), house.proxy.admission(), house.clock,
-              2);
+              meter, 2);
   Server server(house.io.get_executor(),
                 {.connections = 2, .connections_per_user = 10, .connection = {}}, house.proxy,
                 house.store.disk_pool(), nullptr, &front);
@@ -388,6 +389,12 @@ TEST_F(FrontTest, SendsTheRestToAClientThatTakesItLate) {
   house.run_until_true([&] { return written; });
   for (std::size_t i = 0; i < requests; ++i) ASSERT_EQ(read(socket, text.size()), text) << i;
   EXPECT_EQ(served_at_front(), requests);
+  // Each is counted with its time, also those that had to wait for the client.
+  const RequestMeter& meter = house.proxy.meter();
+  const auto hits = meter.registries().at("r.example").count(RequestKind::blob, RequestResult::hit);
+  EXPECT_GE(hits, requests);
+  house.run_until_true(
+      [&] { return meter.latency(RequestKind::blob, RequestResult::hit).count() == hits; });
 }
 
 }  // namespace

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cache/log.h"
 #include "tests/proxy/auth/world.h"
 
 namespace staithe::proxy::auth {
@@ -73,6 +76,10 @@ class KeeperTest : public testing::Test {
     if (!outcome) return "error: " + outcome.error().detail;
     return std::string((*outcome)->secret.reveal());
   }
+  static asio::awaitable<bool> renewed(std::shared_ptr<TokenKeeper> keeper) {
+    co_await keeper->renew();
+    co_return true;
+  }
   void fail_from_now_on(Errc code = Errc::unreachable) {
     script->before = [code] { throw Failure(code, "no answer"); };
   }
@@ -83,6 +90,56 @@ class KeeperTest : public testing::Test {
   World world;
   std::shared_ptr<Script> script = std::make_shared<Script>();
 };
+
+TEST_F(KeeperTest, CountsWhatWasFetchedAndWhatFailed) {
+  const auto meter = std::make_shared<TokenMeter>();
+  Environment environment = world.environment();
+  environment.meter = meter;
+  const auto keeper = std::make_shared<TokenKeeper>(
+      "a token", Kind::refresh, std::make_unique<ScriptedSource>(world.clock, script), environment);
+  EXPECT_EQ(got(keeper), "token 1");
+  EXPECT_EQ(meter->fetched(Kind::refresh), 1U);
+  fail_from_now_on();
+  EXPECT_FALSE(world.now(renewed(keeper)));
+  EXPECT_EQ(meter->fetched(Kind::refresh), 1U);
+  EXPECT_EQ(meter->failed(Kind::refresh), 1U);
+  EXPECT_EQ(meter->fetched(Kind::access) + meter->failed(Kind::access), 0U);
+}
+
+// What people read: a token that is there, and that one is not to be had, once.
+TEST_F(KeeperTest, TellsOfARenewalAndOnceOfAFailure) {
+  std::FILE* const file = std::tmpfile();
+  log::start({.format = log::Format::text, .fd = ::fileno(file)});
+  const auto keeper = make(Kind::refresh);
+  EXPECT_EQ(got(keeper), "token 1");
+  script->takes = 1s;  // Somebody waits for it.
+  const auto renews = [&] {
+    const auto caller = world.call(renewed(keeper));
+    world.clock.advance(1s);
+    return caller->outcome && *caller->outcome;
+  };
+  fail_from_now_on();
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(renews());
+  work_from_now_on();
+  EXPECT_TRUE(renews());
+  EXPECT_TRUE(renews());  // So soon after the other it is no news.
+  log::stop();
+  std::string text(1 << 16, '\0');
+  std::rewind(file);
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  std::fclose(file);
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line.substr(25));
+  ASSERT_EQ(lines.size(), 3U) << text;
+  EXPECT_TRUE(lines[0].starts_with("info  token renewed token=\"a token\" kind=refresh first=true"))
+      << lines[0];
+  EXPECT_TRUE(lines[1].starts_with("warn  token not renewed token=\"a token\"")) << lines[1];
+  EXPECT_NE(lines[1].find("still_valid=true"), std::string::npos) << lines[1];
+  EXPECT_NE(lines[1].find("error=\"no answer\""), std::string::npos) << lines[1];
+  EXPECT_NE(lines[2].find("failures_before=3"), std::string::npos) << lines[2];
+  EXPECT_EQ(text.find("token 1"), std::string::npos) << "never what it is";
+}
 
 TEST_F(KeeperTest, FiveHundredCallersShareOneFetch) {
   fake::Gate gate(world.io.get_executor());
