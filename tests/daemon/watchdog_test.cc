@@ -47,6 +47,26 @@ class Part {
   int rounds_ = 0;
 };
 
+// What is logged by its end.
+class Logged {
+ public:
+  Logged() { log::start({.format = log::Format::text, .fd = ::fileno(file_)}); }
+  ~Logged() {
+    log::stop();
+    std::fclose(file_);
+  }
+  std::string text() {
+    log::stop();
+    std::rewind(file_);
+    std::string all(65536, '\0');
+    all.resize(std::fread(all.data(), 1, all.size(), file_));
+    return all;
+  }
+
+ private:
+  std::FILE* const file_ = std::tmpfile();
+};
+
 class WatchdogTest : public testing::Test {
  protected:
   WatchdogTest() { tasks.spawn("watchdog", watchdog.run(15s)); }
@@ -80,6 +100,7 @@ TEST_F(WatchdogTest, GivesASignWhenEveryPartHasComeRound) {
 }
 
 TEST_F(WatchdogTest, GivesNoneWhileOnePartStandsStill) {
+  const Logged log;
   for (Part* part : {&first, &second}) {
     signs = 0;
     part->stop();
@@ -92,23 +113,6 @@ TEST_F(WatchdogTest, GivesNoneWhileOnePartStandsStill) {
     EXPECT_EQ(signs, 3);
   }
 }
-
-// What is logged by its end.
-class Logged {
- public:
-  Logged() { log::start({.format = log::Format::text, .fd = ::fileno(file_)}); }
-  ~Logged() { std::fclose(file_); }
-  std::string text() {
-    log::stop();
-    std::rewind(file_);
-    std::string all(65536, '\0');
-    all.resize(std::fread(all.data(), 1, all.size(), file_));
-    return all;
-  }
-
- private:
-  std::FILE* const file_ = std::tmpfile();
-};
 
 std::size_t lines(const std::string& text) {
   return static_cast<std::size_t>(std::ranges::count(text, '\n'));

@@ -131,6 +131,8 @@ _ENTER = """set -e
     pivot_root . .old
     umount -l .old
     rmdir .old
+    # systemd hands mounts to its services, credentials among them, by what is shared.
+    mount --make-rshared /
     exec "$@"
 """
 # A control group of its own: the machine's services become groups below it.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ REGISTRY = "origin.test"
 PORT = 5050
 SAMPLE = "/etc/staithe/staithe.toml"
 MOST_EXPOSURE = 1.1
+RESTARTS = int(os.environ.get("STAITHE_RESTARTS", "8"))
 
 
 class Units(unittest.TestCase):
@@ -257,13 +259,12 @@ class Booted(unittest.TestCase):
     # ---- no pull is lost -----------------------------------------------------------------------
 
     def test_restarts_under_load_lose_no_pull(self) -> None:
-        restarts = 8
         with Pulls(self.origin, REGISTRY, PORT) as pulls:
-            for _ in range(restarts):
+            for _ in range(RESTARTS):
                 pulls.wait_for(1)
                 self.restart()
             pulls.wait_for(1)
-        print(f"{restarts} restarts under load: {pulls.summary()}")
+        print(f"{RESTARTS} restarts under load: {pulls.summary()}")
         self.assertEqual(pulls.failures, [])
 
     def test_an_upgrade_under_load_loses_no_pull(self) -> None:
@@ -306,7 +307,8 @@ class Gone(unittest.TestCase):
             left = machine.run("find", "/etc", "/usr", "/var", "/run", "/lib/", "-name",
                                "*staithe*", "-not", "-path", "/run/systemd/journal/*")  # fmt: skip
             self.assertEqual(left.stdout, "")
-            self.assertEqual(machine.systemctl("list-unit-files", "staithed*", "--no-legend"), "")
+            units = machine.systemctl("list-unit-files", "staithed*", "--no-legend", check=False)
+            self.assertEqual(units, "")
 
 
 if __name__ == "__main__":
