@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""A listening socket that is passed to one daemon after the other, as systemd does it, where systemd
-itself cannot be had: no client is refused, and no pull is lost (systemd_test.py has the real one)."""
+"""A listening socket that is passed to one daemon after the other, as systemd does it, where
+systemd itself cannot be had: no client is refused, and no pull is lost (systemd_test.py has the
+real one)."""
 
 from __future__ import annotations
 

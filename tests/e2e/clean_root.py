@@ -177,9 +177,11 @@ class Machine:
             name,
             ["unshare", "--mount", "sh", "-c", _GROUP, "sh", self._directory / "groups",
              self._group, "--",
-             "unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--net", "--fork",
-             "--kill-child", "sh", "-c", _ENTER, "sh", self._root, self._directory / "scratch",
-             "--", *inside],
+             # It ends with the test, also if that is killed: unshare waits for its child, and takes
+             # no SIGTERM meanwhile.
+             "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--cgroup", "--ipc",
+             "--uts", "--net", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh", self._root,
+             self._directory / "scratch", "--", *inside],
             self._directory / "machine.log",
         )  # fmt: skip
         self._wait_for("this machine can have no other one in namespaces", self._has_begun)
@@ -216,8 +218,8 @@ class Machine:
             except ProcessLookupError:
                 pass
             self._first = 0
-        if self._process:
-            self._process.kill() if self._process.exit_code() is None else None
+        if self._process and self._process.exit_code() is None:
+            self._process.kill()
         self._remove_group()
 
     def _remove_group(self) -> None:

@@ -67,8 +67,8 @@ class Image(unittest.TestCase):
             "identity": {"nobody": {"kind": "anonymous"}},
         }))  # fmt: skip
         uid, gid = image["USER"].split(":")
-        as_user = ["env", *image["ENV"].split(), "setpriv", "--clear-groups", f"--reuid={uid}", f"--regid={gid}",
-                   "--bounding-set=-all", "--no-new-privs"]  # fmt: skip
+        as_user = ["env", *image["ENV"].split(), "setpriv", "--clear-groups", f"--reuid={uid}",
+                   f"--regid={gid}", "--bounding-set=-all", "--no-new-privs"]  # fmt: skip
         command = ["unshare", "--mount", "sh", "-e", "-c", READ_ONLY, "sh", *as_user,
                    *json.loads(image["ENTRYPOINT"])]  # fmt: skip
         daemon = Process("staithed", machine.command_line(*command), place / "staithed.log")

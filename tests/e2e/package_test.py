@@ -132,7 +132,8 @@ class WithoutSystemd(unittest.TestCase):
         self.assertEqual(pulls.failures, [])
         status = machine.run("staithe", "--socket", "/tmp/control/control.sock", "status").stdout
         self.assertIn(REGISTRY, status)
-        machine.run("sh", "-c", "kill -TERM $(grep -l '^staithed$' /proc/[0-9]*/comm | cut -d/ -f3)")
+        machine.run("sh", "-c", "kill -TERM $(grep -l '^staithed$' /proc/[0-9]*/comm"
+                    " | cut -d/ -f3)")  # fmt: skip
         self.assertEqual(daemon.wait(30), 0, daemon.tail(20))
 
     @staticmethod
