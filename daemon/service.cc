@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
@@ -10,7 +11,10 @@
 #include "cache/log.h"
 #include "cache/offload.h"
 #include "daemon/resident.h"
+#include "daemon/status_line.h"
+#include "daemon/values.h"
 #include "proxy/auth/secret_memory.h"
+#include "proxy/peer.h"
 
 namespace staithe::daemon {
 
@@ -35,6 +39,9 @@ constexpr std::size_t metrics_connections = 64;
 constexpr unsigned metrics_mode = 0666;
 // The longest is a list of images to warm.
 constexpr std::size_t control_body_bytes = most_warm_bytes;
+
+// For what comes after the drain: fills are given up and the index is written.
+constexpr auto close_patience = std::chrono::seconds(15);
 
 // Memory is given back when the process has done next to nothing for so long: what is let go and
 // wanted again costs a page fault.
@@ -168,6 +175,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                        .connections_per_user = metrics_connections,
                        .connection = {}},
                       metrics_door_, store_.disk_pool()),
+      watchdog_(clock_, tasks_, parts(), [this] { notify("WATCHDOG=1\nSTATUS=" + status()); }),
       stop_asked_(loop_) {}
 
 Service::~Service() = default;
@@ -250,6 +258,7 @@ void Service::report_task(std::string_view name, std::string_view sentence) {
 
 void Service::listen() {
   const PassedSockets passed = passed_sockets();
+  if (passed.peers) proxy::ask_peers_through(*passed.peers);
   for (const int fd : passed.registry) registry_server_.adopt(fd);
   for (const int fd : passed.control) control_server_.adopt(fd);
   for (const int fd : passed.metrics) metrics_server_.adopt(fd);
@@ -269,7 +278,16 @@ void Service::listen() {
     metrics_server_.listen(value_or_throw(proxy::ListenAddress::parse(config_.metrics_address)),
                            metrics_mode);
   admit_hosts();
-  control_.set_addresses(registry_server_.addresses());
+  const std::vector<std::string> addresses = registry_server_.addresses();
+  const bool asked_for = config_.proxy.listen != proxy::ProxySettings{}.listen;
+  for (const std::string& wanted : config_.proxy.listen) {
+    if (passed.registry.empty() || !asked_for) break;
+    if (std::ranges::find(addresses, wanted) == addresses.end())
+      log::warn("an address of listen.registry is not served: staithed.socket has the addresses",
+                {{"address", wanted},
+                 {"remedy", "set ListenStream= by systemctl edit staithed.socket, or disable it"}});
+  }
+  control_.set_addresses(addresses);
 }
 
 void Service::admit_hosts() {
@@ -317,9 +335,9 @@ asio::awaitable<void> Service::run() {
       log::info("serving", {{"address", address}});
     for (const std::string& address : metrics_server_.addresses())
       log::info("serving metrics", {{"address", address}});
-    notify("READY=1\nSTATUS=serving");
+    notify("READY=1\nSTATUS=" + status());
     if (const auto interval = watchdog_interval())
-      tasks_.spawn("watchdog", feed_watchdog(*interval));
+      tasks_.spawn("watchdog", watchdog_.run(*interval));
     tasks_.spawn("rest", rest());
     tasks_.spawn("watching for ends", ending_watch_.run());
     tasks_.spawn("warming", standing_warm_.run());
@@ -338,10 +356,13 @@ void Service::stop() {
 }
 
 Faults Service::reload() {
+  notify_reloading();
   const std::expected<Config, Faults> config = load_();
+  fault_ = config ? std::string() : config.error().front().to_string();
   if (!config) {
     for (const Fault& fault : config.error())
       log::error("configuration not reloaded", {{"fault", fault.to_string()}});
+    notify("READY=1\nSTATUS=" + status());
     return config.error();
   }
   const bool same_identities = config->proxy.identities == config_.proxy.identities;
@@ -357,12 +378,18 @@ Faults Service::reload() {
   store_.scrub().set_interval(config_.cache.scrub_interval);
   log::set_level(config_.log.level);
   log::info("configuration reloaded", {{"restart_needed", to_toml(*config) != to_toml(config_)}});
+  notify("READY=1\nSTATUS=" + status());
   return {};
 }
 
 asio::awaitable<void> Service::drain() {
   using namespace asio::experimental::awaitable_operators;
-  notify("STOPPING=1\nSTATUS=draining");
+  // However long a transfer may take to end here, the manager waits for it.
+  const auto patience =
+      std::chrono::duration_cast<std::chrono::microseconds>(config_.drain_timeout + close_patience);
+  notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=" + std::to_string(patience.count()) +
+         "\nSTATUS=draining: what is being sent may end, at most " +
+         format_duration(config_.drain_timeout));
   log::info("draining", {{"connections", registry_server_.connections()}});
   proxy_.set_ready(false);
   warmer_.stop();
@@ -386,13 +413,18 @@ asio::awaitable<void> Service::close() {
   co_await store_.close();
 }
 
-asio::awaitable<void> Service::feed_watchdog(std::chrono::microseconds interval) {
-  // A sign of life is work done: the loop came round, and the disk pool took a task.
-  for (;;) {
-    co_await clock_.sleep_for(interval);
-    co_await offload(store_.disk_pool(), [] {});
-    notify("WATCHDOG=1");
-  }
+std::vector<Watchdog::Part> Service::parts() {
+  return {{.name = "disk", .come_round = [this] { return offload(store_.disk_pool(), [] {}); }},
+          {.name = "loops", .come_round = [this] { return loops_.come_round(); }},
+          {.name = "front", .come_round = [this] { return front_.come_round(); }}};
+}
+
+std::string Service::status() const {
+  return status_line({.connections = registry_server_.connections(),
+                      .transfers = fills_.progress().size(),
+                      .cache = store_.stats(),
+                      .hit_ratio = proxy_.traffic().hit_ratio(),
+                      .fault = fault_});
 }
 
 asio::awaitable<void> Service::rest() {

@@ -31,6 +31,7 @@
 #include "daemon/systemd.h"
 #include "daemon/warm_control.h"
 #include "daemon/warming.h"
+#include "daemon/watchdog.h"
 #include "proxy/auth/identities.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
@@ -72,7 +73,9 @@ class Service {
   asio::awaitable<void> reload_access();
   asio::awaitable<void> drain();
   asio::awaitable<void> close();
-  asio::awaitable<void> feed_watchdog(std::chrono::microseconds interval);
+  std::vector<Watchdog::Part> parts();
+  // For `systemctl status`.
+  std::string status() const;
   // Gives memory back that only busier times needed.
   asio::awaitable<void> rest();
   proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings);
@@ -119,6 +122,8 @@ class Service {
   proxy::Server registry_server_;
   proxy::Server control_server_;
   proxy::Server metrics_server_;
+  Watchdog watchdog_;
+  std::string fault_;  // of the configuration, when it was last read again
   bool owns_control_socket_ = false;
   bool stopping_ = false;
   Event stop_asked_;

@@ -1,13 +1,40 @@
 #include "daemon/systemd.h"
 
+#include <linux/netlink.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 
 namespace staithe::daemon {
 
+namespace {
+
+bool is_peers_socket(int fd) {
+  int family = 0;
+  int protocol = 0;
+  socklen_t size = sizeof family;
+  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) != 0 || family != AF_NETLINK)
+    return false;
+  size = sizeof protocol;
+  return ::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+         protocol == NETLINK_SOCK_DIAG;
+}
+
+}  // namespace
+
 void notify(std::string_view state) { sd_notify(0, std::string(state).c_str()); }
+
+void notify_reloading() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const std::uint64_t microseconds = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 +
+                                     static_cast<std::uint64_t>(now.tv_nsec) / 1'000;
+  notify("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(microseconds) +
+         "\nSTATUS=reading the configuration");
+}
 
 std::optional<std::chrono::microseconds> watchdog_interval() {
   std::uint64_t microseconds = 0;
@@ -27,6 +54,7 @@ PassedSockets passed_sockets() {
        : name == "metrics" ? sockets.metrics
                            : sockets.registry)
           .push_back(fd);
+    if (!sockets.peers && is_peers_socket(fd)) sockets.peers = fd;
     std::free(names[i]);
   }
   std::free(names);

@@ -36,6 +36,8 @@ constexpr auto linger_time = std::chrono::seconds(2);
 constexpr std::size_t linger_bytes = 4 * 1024 * 1024;
 // One answer from memory may be followed by a large blob, as in every pull.
 constexpr int answers_again_for_front = 2;
+// While the server drains: for the request of a client that has just come.
+constexpr auto last_request_patience = std::chrono::seconds(1);
 constexpr std::string_view tls_reply =
     "HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
     "This port speaks plain HTTP, not TLS: use http:// for this mirror.\n";
@@ -276,9 +278,22 @@ void Connection::shut_down() {
   socket_.shutdown(Socket::shutdown_both, ignored);
 }
 
+bool Connection::readable() {
+  char none = 0;
+  return ::recv(socket_.native_handle(), &none, sizeof none, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void Connection::drain() {
   draining_ = true;
-  if (phase_ == Phase::idle) shut_down();
+  if (phase_ != Phase::idle) return;
+  // Clients try again by themselves when a connection that has served them ends under their next
+  // request, but not when their first one does.
+  if (asked_ && !readable()) {
+    shut_down();
+    return;
+  }
+  deadline_ = std::min(deadline_, std::chrono::steady_clock::now() + last_request_patience);
+  if (!running_) head_deadline_ = deadline_;
 }
 
 bool Connection::overdue(SteadyTime now) {
@@ -319,6 +334,7 @@ void Connection::begin_with(std::string_view bytes, SteadyTime deadline) {
 }
 
 asio::awaitable<void> Connection::run() {
+  running_ = true;
   bool first = std::exchange(may_go_, false) == false;
   // A request that has begun is answered, also when we are about to end.
   while (keep_alive_ && (!draining_ || head_deadline_)) {
@@ -349,6 +365,7 @@ asio::awaitable<void> Connection::run() {
                        .body = body});
     exchange.request_.host = exchange.request_.field("Host");
     co_await handle(exchange);
+    asked_ = true;
     again_ = exchange.again_ && exchange.told_trace().empty() ? again_ + 1 : 0;
     // It may have held a secret: only the control socket takes bodies at all.
     if (!body.empty()) auth::wipe(body);

@@ -194,7 +194,8 @@ class Connection : public Crowd::Guest {
   // Ends it from outside: shuts the socket down; run() then returns.
   void shut_down();
   void give_way() override { shut_down(); }
-  // No further request after the one being handled; an idle connection ends at once.
+  // No further request after the one being handled. One that waits for the next ends at once; one
+  // that has not asked yet, or whose request is on its way in, has a moment to ask.
   void drain();
 
  private:
@@ -213,6 +214,8 @@ class Connection : public Crowd::Guest {
   void offer_held_up(SteadyTime now);
   // Bytes that the client has taken from us and from the kernel, of all answers.
   std::int64_t taken_bytes();
+  // The client has sent something that has not been read.
+  bool readable();
   // For the next request: no more memory than a waiting connection needs.
   void shrink_buffer();
 
@@ -228,10 +231,12 @@ class Connection : public Crowd::Guest {
   const SendProgress* sending_ = nullptr;  // of a file, while one is on its way
   std::chrono::nanoseconds held_up_{};     // of it, what pace_ knows
   Phase phase_ = Phase::idle;
-  std::optional<SteadyTime> head_deadline_;  // as begin_with() was told
+  std::optional<SteadyTime> head_deadline_;  // of the first request, if that is set already
   int again_ = 0;                            // answers from memory, one after the other
   bool offered_ = false;
   bool may_go_ = false;
+  bool running_ = false;  // run() has been called
+  bool asked_ = false;    // a request has been handled
   bool draining_ = false;
   bool keep_alive_ = true;  // after the current answer
   bool http_1_0_ = false;

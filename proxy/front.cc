@@ -10,10 +10,15 @@
 #include <unistd.h>
 
 #include <array>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "cache/log.h"
@@ -82,10 +87,25 @@ class Front::Loop {
   void drain() {
     post([](Mail& mail) { mail.drain = true; });
   }
+  // Goes on waiting when it is cancelled: the thread would wake who is not there any more.
+  asio::awaitable<void> come_round() {
+    co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(
+        [this](auto handler) {
+          auto work = asio::make_work_guard(asio::get_associated_executor(handler));
+          post([&](Mail& mail) {
+            mail.waiting.emplace_back(
+                [work = std::move(work), handler = std::move(handler)]() mutable {
+                  asio::post(work.get_executor(), std::move(handler));
+                });
+          });
+        },
+        asio::use_awaitable);
+  }
 
  private:
   struct Mail {
     std::vector<Visitor*> visitors;
+    std::vector<std::move_only_function<void()>> waiting;  // for this thread to come round
     bool drain = false;
     bool stop = false;
   };
@@ -147,18 +167,26 @@ class Front::Loop {
       mail = std::exchange(mail_, {});
     }
     for (Visitor* visitor : mail.visitors) enter(*visitor);
+    for (auto& go_on : mail.waiting) go_on();
     if (mail.stop) stop_ = true;
     if (!mail.drain) return;
     for (auto it = here_.begin(); it != here_.end();) {
       Visitor& visitor = *it++;
       if (visitor.backlog_ && !visitor.backlog_->pieces.empty()) {
         (visitor.unread_.empty() ? visitor.ends_ : visitor.goes_) = true;
-      } else if (visitor.unread_.empty()) {
+      } else if (visitor.unread_.empty() && !asks_now(visitor)) {
         leave(visitor, Back::left);
       } else {
         leave(visitor, Back::request);
       }
     }
+  }
+
+  // It has a request on its way in, as far as one can know: a client that has connected will ask.
+  static bool asks_now(const Visitor& visitor) {
+    char none = 0;
+    return visitor.batches_.load(std::memory_order_relaxed) == 0 ||
+           ::recv(visitor.fd, &none, sizeof none, MSG_PEEK | MSG_DONTWAIT) > 0;
   }
 
   void enter(Visitor& visitor) {
@@ -471,6 +499,11 @@ void Front::drain() {
   draining_ = true;
   for (auto& loop : loops_)
     if (loop) loop->drain();
+}
+
+asio::awaitable<void> Front::come_round() {
+  for (auto& loop : loops_)
+    if (loop) co_await loop->come_round();
 }
 
 }  // namespace staithe::proxy

@@ -19,6 +19,7 @@
 #include <array>
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
 #include <functional>
@@ -128,8 +129,12 @@ class Front {
   bool open() const;
   // Main loop's. It stays until `on_back` is told.
   void take(Visitor& visitor);
-  // All come back: at once, or when they have taken their answer.
+  // All come back: at once, or when they have taken their answer. Who has just come, or whose
+  // request is on its way in, comes back as one with a request.
   void drain();
+  // Returns when every thread has come round since: it has looked after what was waiting. For whom
+  // it matters that none of them is stuck; on the main loop.
+  asio::awaitable<void> come_round();
 
  private:
   class Loop;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cassert>
 
 namespace staithe::proxy {
@@ -29,6 +31,11 @@ Loops::Loops(std::size_t count) : loops_(count) {
 Loops::~Loops() {
   for (Loop& loop : loops_) loop.work.reset();
   for (Loop& loop : loops_) loop.thread.join();
+}
+
+asio::awaitable<void> Loops::come_round() {
+  // Posted there, and back from there to where this coroutine runs.
+  for (Loop& loop : loops_) co_await asio::post(loop.context, asio::use_awaitable);
 }
 
 }  // namespace staithe::proxy

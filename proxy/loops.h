@@ -2,6 +2,7 @@
 // machine and needs nothing of the state that lives on the main loop runs on them.
 #pragma once
 
+#include <boost/asio/awaitable.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <cstddef>
@@ -30,6 +31,9 @@ class Loops {
 
   std::size_t size() const { return loops_.size(); }
   asio::io_context& at(std::size_t i) { return loops_[i].context; }
+
+  // Returns, on the caller's loop, when every one of them has come round since.
+  asio::awaitable<void> come_round();
 
  private:
   struct Loop {

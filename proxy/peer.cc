@@ -8,14 +8,18 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
+
+#include "proxy/tcp_table.h"
 
 namespace staithe::proxy {
 
 namespace {
 
-constexpr std::uint32_t sequence = 1;  // one question per netlink socket
+// What this process was given to ask through; -1: it makes its own.
+int given_netlink = -1;
 
 std::optional<TcpEnd> tcp_end(const sockaddr_storage& address) {
   TcpEnd end;
@@ -88,7 +92,16 @@ struct Question {
   inet_diag_req_v2 body;
 };
 
+// Answers to questions that somebody before us has put and not read.
+void forget_answers(int netlink) {
+  char none = 0;
+  while (::recv(netlink, &none, sizeof none, MSG_DONTWAIT) >= 0 || errno == EINTR) {
+  }
+}
+
 Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs) {
+  static std::uint32_t last_sequence = 0;
+  const std::uint32_t sequence = ++last_sequence;
   Question question{};
   question.header.nlmsg_len = sizeof question;
   question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
@@ -131,6 +144,19 @@ Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs)
   return somebody(found->idiag_uid);
 }
 
+// As systemd's RestrictAddressFamilies=, a container's seccomp profile and SELinux say it.
+bool is_forbidden(int error) { return error == EAFNOSUPPORT || error == EPERM || error == EACCES; }
+
+// An IPv6 socket stands in the second list, also when it is connected by IPv4.
+Peer look_up(const TcpEnd& ours, const TcpEnd& theirs) {
+  for (const char* const name : {"/proc/self/net/tcp", "/proc/self/net/tcp6"}) {
+    std::ifstream table(name);
+    const auto line = find_tcp_line(table, theirs, ours);
+    if (line && is_connected(line->state) && line->inode != 0) return somebody(line->uid);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 bool TcpEnd::operator==(const TcpEnd& other) const {
@@ -139,13 +165,22 @@ bool TcpEnd::operator==(const TcpEnd& other) const {
 
 Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs) {
   const bool v4 = IN6_IS_ADDR_V4MAPPED(&ours.address) && IN6_IS_ADDR_V4MAPPED(&theirs.address);
-  // A socket for each question: no answer to another one can be waiting in it.
+  const unsigned family = v4 ? AF_INET : AF_INET6;
+  if (given_netlink >= 0) {
+    forget_answers(given_netlink);
+    return ask(given_netlink, family, ours, theirs);
+  }
   const int netlink =
       ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
-  if (netlink < 0) return std::nullopt;
-  const Peer peer = ask(netlink, v4 ? AF_INET : AF_INET6, ours, theirs);
+  if (netlink < 0) return is_forbidden(errno) ? look_up(ours, theirs) : std::nullopt;
+  const Peer peer = ask(netlink, family, ours, theirs);
   ::close(netlink);
   return peer;
+}
+
+void ask_peers_through(int netlink) {
+  if (given_netlink >= 0) ::close(given_netlink);
+  given_netlink = netlink;
 }
 
 Peer peer_of(int fd) {

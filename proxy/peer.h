@@ -2,9 +2,10 @@
 //
 // A Unix socket knows its peer since connect() (SO_PEERCRED). For a TCP connection over loopback
 // the kernel is asked for the other socket of exactly this pair of addresses (sock_diag); its
-// answer names the user that created that socket. A socket that no process holds any more has no
-// user, nor has one in another network namespace, nor a user whom our user namespace has no number
-// for: unknown, which is nobody and not root.
+// answer names the user that created that socket. A process that may not make the socket for such
+// questions uses one that it was given, or else reads the kernel's list (proxy/tcp_table.h). A
+// socket that no process holds any more has no user, nor has one in another network namespace, nor
+// a user whom our user namespace has no number for: unknown, which is nobody and not root.
 #pragma once
 
 #include <netinet/in.h>
@@ -32,5 +33,10 @@ struct TcpEnd {
 
 // The user of the local socket that stands at `theirs` and is connected to `ours`.
 Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs);
+
+// A netlink socket (NETLINK_SOCK_DIAG) to ask through from now on, for the whole process, which
+// owns it from then on; -1: none. It may be one that others have asked through before, not one that
+// others ask through at the same time. Before there are connections, or on the main loop.
+void ask_peers_through(int netlink);
 
 }  // namespace staithe::proxy

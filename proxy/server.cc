@@ -240,10 +240,11 @@ asio::awaitable<void> Server::accept(Listener& listener) {
   for (;;) {
     auto [error, socket] =
         co_await listener.acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
+    // One that came at the last moment is served, too: nobody else will.
+    if (!error) receive(std::move(socket), listener.tcp, std::exchange(by_spare, false));
     if (error == asio::error::operation_aborted || !listener.acceptor.is_open()) co_return;
-    if (!error) {
-      receive(std::move(socket), listener.tcp, std::exchange(by_spare, false));
-    } else if (!spares_.empty() && !by_spare) {
+    if (!error) continue;
+    if (!spares_.empty() && !by_spare) {
       // Two, where there are: the question whose connection it is takes one for a moment.
       for (int i = 0; i < 2 && !spares_.empty(); ++i) {
         ::close(spares_.back());
@@ -304,7 +305,9 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
   if (front_ && front_->open()) {
     visit_front(socket.release(), user, limits_.connection.header_timeout);
   } else {
-    asio::co_spawn(loop_, serve(enter(std::move(socket), user)), [](std::exception_ptr) {});
+    const auto connection = enter(std::move(socket), user);
+    if (draining_) connection->drain();
+    asio::co_spawn(loop_, serve(connection), [](std::exception_ptr) {});
   }
 }
 

@@ -143,11 +143,11 @@ TEST(Unit, GrantsNoCapabilityAndSeesLittle) {
   const std::string unit = "\n" + contents(kRoot / "systemd/staithed.service");
   for (const char* line :
        {"Type=notify", "DynamicUser=yes", "CacheDirectory=staithe", "CacheDirectoryMode=0700",
-        "RuntimeDirectory=staithe", "NoNewPrivileges=yes",
-        "CapabilityBoundingSet=", "ProtectSystem=strict", "ProtectHome=yes", "PrivateDevices=yes",
-        "ProtectProc=invisible", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
-        "SystemCallFilter=@system-service", "MemoryDenyWriteExecute=yes", "LimitCORE=0",
-        "ExecReload=/bin/kill -HUP $MAINPID", "WatchdogSec=30s", "RestartPreventExitStatus=2 3"}) {
+        "RuntimeDirectory=staithe", "NoNewPrivileges=yes", "CapabilityBoundingSet=",
+        "ProtectSystem=strict", "ProtectHome=yes", "PrivateDevices=yes", "ProtectProc=invisible",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX", "SystemCallFilter=@system-service",
+        "MemoryDenyWriteExecute=yes", "LimitCORE=0", "ExecReload=/usr/bin/staithed --check",
+        "WatchdogSec=30s", "RestartPreventExitStatus=2 3"}) {
     EXPECT_THAT(unit, HasSubstr("\n" + std::string(line) + "\n"));
   }
   EXPECT_THAT(contents(kRoot / "systemd/staithed.socket"),

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/netlink.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -62,6 +63,21 @@ TEST_F(Systemd, TellsTheManagerAndNobodyWithoutOne) {
   EXPECT_EQ(received(socket), "");
 }
 
+TEST_F(Systemd, SaysWhenAReloadBegins) {
+  std::string name;
+  const cache::File socket = manager(name);
+  set("NOTIFY_SOCKET", name);
+  notify_reloading();
+  const std::string first = received(socket);
+  EXPECT_TRUE(first.starts_with("RELOADING=1\nMONOTONIC_USEC=")) << first;
+  notify_reloading();
+  const auto when = [](const std::string& text) {
+    return std::stoull(text.substr(text.find("USEC=") + 5));
+  };
+  EXPECT_GE(when(received(socket)), when(first));
+  EXPECT_GT(when(first), 0U);
+}
+
 TEST_F(Systemd, HalvesTheWatchdogThatIsForThisProcess) {
   EXPECT_EQ(watchdog_interval(), std::nullopt);
   set("WATCHDOG_USEC", "3000000");
@@ -94,19 +110,24 @@ TEST_F(Systemd, TakesListeningSocketsByNameAndOnlyThose) {
     const int null = ::fcntl(other, F_DUPFD, 100);
     for (const int fd : {3, 4, 6}) ::dup2(kept, fd);
     ::dup2(null, 5);
+    const int diag = ::fcntl(::socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG), F_DUPFD, 100);
+    const int route = ::fcntl(::socket(AF_NETLINK, SOCK_DGRAM, NETLINK_ROUTE), F_DUPFD, 100);
+    ::dup2(route, 7);
+    ::dup2(diag, 8);
     ::setenv("LISTEN_PID", (pid.empty() ? std::to_string(::getpid()) : pid).c_str(), 1);
     ::setenv("LISTEN_FDS", count, 1);
-    ::setenv("LISTEN_FDNAMES", "registry:control:null:metrics", 1);
+    ::setenv("LISTEN_FDNAMES", "registry:control:null:metrics:registry:registry", 1);
     const PassedSockets sockets = passed_sockets();
     if (::getenv("LISTEN_FDS")) ::_exit(11);
     if (sockets.registry == std::vector{3} && sockets.control == std::vector{4} &&
-        sockets.metrics == std::vector{6} && ::fcntl(3, F_GETFD) == FD_CLOEXEC)
+        sockets.metrics == std::vector{6} && sockets.peers == 8 &&
+        ::fcntl(3, F_GETFD) == FD_CLOEXEC && ::fcntl(8, F_GETFD) == FD_CLOEXEC)
       ::_exit(1);
-    ::_exit(sockets.registry.empty() && sockets.control.empty() ? 0 : 12);
+    ::_exit(sockets.registry.empty() && sockets.control.empty() && !sockets.peers ? 0 : 12);
   };
   GTEST_FLAG_SET(death_test_style, "fast");
-  EXPECT_EXIT(check("", "4"), testing::ExitedWithCode(1), "");
-  EXPECT_EXIT(check("1", "4"), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(check("", "6"), testing::ExitedWithCode(1), "");
+  EXPECT_EXIT(check("1", "6"), testing::ExitedWithCode(0), "");
   EXPECT_EXIT(check("", "many"), testing::ExitedWithCode(0), "");
   EXPECT_EXIT(check("", "99999999999"), testing::ExitedWithCode(0), "");
 }

@@ -89,6 +89,12 @@ class Node(Staithed):
         command = [binary("staithed"), "--config", self.config_file]
         self._process = Process("staithed", command, self.log, environment | self.environment)
 
+    @property
+    def manager(self) -> socket.socket:
+        """Where it sends what it tells the service manager, for those who do not wait until it is
+        ready."""
+        return self._listener
+
     def wait_until_ready(self, seconds: float = 30) -> bool:
         """False if it died instead."""
         death = os.pidfd_open(self.process.pid)

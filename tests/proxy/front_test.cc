@@ -338,6 +338,34 @@ TEST_F(FrontTest, EndsIdleConnectionsWhenItDrains) {
   EXPECT_EQ(house.server().connections(), 0U);
 }
 
+// Nobody tries again by himself when the first request on a connection comes to nothing.
+TEST_F(FrontTest, AnswersWhoHasJustComeWhenItDrains) {
+  keep(by_digest);
+  const auto before = house.server().figures().accepted;
+  auto socket = connect();
+  house.run_until_true([&] { return house.server().figures().accepted > before; });
+  house.server().drain();
+  asio::write(socket, asio::buffer(text_of("GET", by_digest)));
+  const std::string answer = read(socket, 100'000);
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
+  EXPECT_NE(answer.find("Connection: close\r\n"), std::string::npos) << answer;
+  house.run(house.server().drained());
+}
+
+TEST_F(FrontTest, AnswersARequestThatIsOnItsWayInWhenItDrains) {
+  keep(by_digest);
+  const std::string text = whole(by_digest);
+  auto socket = connect();
+  for (int i = 0; i < 20; ++i) {
+    asio::write(socket, asio::buffer(text_of("GET", by_digest)));
+    ASSERT_EQ(read(socket, text.size()), text);
+  }
+  asio::write(socket, asio::buffer(text_of("GET", by_digest)));
+  house.server().drain();
+  EXPECT_TRUE(read(socket, 100'000).starts_with("HTTP/1.1 200 OK\r\n"));
+  house.run(house.server().drained());
+}
+
 TEST_F(FrontTest, GivesUpTheConnectionThatRestedLongestForANewcomer) {
   keep(by_digest);
   const std::string text = whole(by_digest);

@@ -2,10 +2,18 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <linux/seccomp.h>
+#include <linux/sock_diag.h>
 #include <sched.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include "tests/fake/house.h"
 #include "tests/fake/other_user.h"
@@ -113,6 +121,71 @@ TEST(Peer, OfATcpConnectionIsTheUserOfItsOtherSocket) {
       ::close(fd);
     }
   }
+}
+
+// As systemd's RestrictAddressFamilies= does it, for this process and for ever.
+bool forbid_netlink() {
+  sock_filter steps[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
+                         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[0])),
+                         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, 1),
+                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog program{.len = std::size(steps), .filter = steps};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+// What the daemon can know as a systemd service: with the socket that it was passed, and without.
+TEST(Peer, IsKnownWhereNoNetlinkSocketMayBeMade) {
+  if (!OtherUser::possible()) GTEST_SKIP() << "needs root, to become another user";
+  const Listener v4(AF_INET);
+  const Listener both(AF_INET6);
+  for (const bool given : {true, false}) {
+    for (const auto& [listener, host] :
+         {std::pair(&v4, "127.0.0.1"), std::pair(&both, "127.0.0.1"), std::pair(&both, "[::1]")}) {
+      if (!listener->good()) continue;  // a machine without IPv6
+      OtherUser user(somebody, staying(listener->at(host)));
+      ASSERT_TRUE(user.listen_for("+")) << host;
+      OtherUser asking(0, [&](OtherUser::End& end) {
+        if (given)
+          ask_peers_through(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+        if (!forbid_netlink()) return end.tell("seccomp");
+        if (::socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG) >= 0) return end.tell("allowed");
+        const int fd = listener->accept();
+        // A second question goes the same way.
+        end.tell(peer_of(fd) == Peer(somebody) && peer_of(fd) == Peer(somebody) ? "known" : "not");
+      });
+      EXPECT_TRUE(asking.listen_for("known")) << host << (given ? " given" : "");
+    }
+  }
+}
+
+// One that another daemon asked through before, and died.
+TEST(Peer, IsNotTakenFromAnAnswerToAnOlderQuestion) {
+  const Listener listener(AF_INET);
+  OtherUser user(::geteuid(), staying(listener.at("127.0.0.1")));
+  ASSERT_TRUE(user.listen_for("+"));
+  const int fd = listener.accept();
+  const int netlink = ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+  // Each is answered by an error that nobody reads.
+  const nlmsghdr question{.nlmsg_len = sizeof question,
+                          .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                          .nlmsg_flags = NLM_F_REQUEST,
+                          .nlmsg_seq = 1,
+                          .nlmsg_pid = 0};
+  sockaddr_nl kernel{};
+  kernel.nl_family = AF_NETLINK;
+  for (int i = 0; i < 3; ++i)
+    ASSERT_GT(::sendto(netlink, &question, sizeof question, 0,
+                       reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel),
+              0);
+  ask_peers_through(netlink);
+  EXPECT_EQ(peer_of(fd), Peer(::geteuid()));
+  EXPECT_EQ(peer_of(fd), Peer(::geteuid()));
+  ask_peers_through(-1);
+  EXPECT_EQ(peer_of(fd), Peer(::geteuid()));
+  ::close(fd);
 }
 
 TEST(Peer, ThatIsGoneIsUnknownAndNotRoot) {
