@@ -15,6 +15,7 @@
 #include "daemon/access.h"
 #include "daemon/cache_control.h"
 #include "daemon/credentials.h"
+#include "daemon/doctor.h"
 #include "daemon/explanation.h"
 #include "daemon/options.h"
 #include "daemon/verification.h"
@@ -45,6 +46,7 @@ class Control final : public proxy::Handler {
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
     // Of the registry's listeners.
     std::function<proxy::Server::Figures()> connections = {};
+    Doctor* doctor = nullptr;  // none: nothing answers there
   };
   explicit Control(Sources sources);
 

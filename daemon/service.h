@@ -22,6 +22,7 @@
 #include "cache/task_group.h"
 #include "daemon/access.h"
 #include "daemon/control.h"
+#include "daemon/doctor.h"
 #include "daemon/ending_watch.h"
 #include "daemon/options.h"
 #include "daemon/standing_warm.h"
@@ -75,6 +76,13 @@ class Service {
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& settings,
                                                  const std::string& identity);
+  std::unique_ptr<proxy::Upstream> make_upstream(
+      const std::string& name, const proxy::RegistrySettings& settings,
+      std::unique_ptr<proxy::auth::Authorizer> authorizer, proxy::HttpClient& http);
+  // One that holds nothing from before, for a diagnosis; see DoctorWalk::MakeUpstream.
+  std::unique_ptr<proxy::Upstream> make_fresh_upstream(const proxy::UpstreamEntry& entry,
+                                                       const std::string& identity,
+                                                       proxy::HttpClient& http, TaskGroup& tasks);
   proxy::HttpLimits http_limits() const;
 
   asio::any_io_executor loop_;
@@ -101,6 +109,7 @@ class Service {
   StandingWarm standing_warm_;
   WarmControl warm_control_;
   EndingWatch ending_watch_;
+  Doctor doctor_;
   Control control_;
   proxy::Front front_;
   proxy::Server registry_server_;
