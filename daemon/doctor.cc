@@ -157,7 +157,11 @@ asio::awaitable<void> Doctor::examine(proxy::Exchange& exchange, DoctorOrder ord
   const DiskFacts facts = co_await offload(
       store.disk_pool(), [&] { return examine_disk(store.disk(), store.directory()); });
   const cache::Store::Stats stats = store.stats();
-  DoctorStep disk = disk_step(facts, &stats);
+  const DiskUse use{.bytes = stats.bytes,
+                    .max_bytes = stats.max_bytes,
+                    .mode = cache::to_string(stats.mode),
+                    .mode_reason = stats.mode_reason};
+  DoctorStep disk = disk_step(facts, &use);
   disk.took = sources_.walk.clock.now() - disk_began;
   co_await tell(std::move(disk));
 

@@ -386,6 +386,15 @@ std::optional<DoctorStep> docker(const std::filesystem::path& root,
                    "pulled as " +
                        listeners.shown() + "/REGISTRY/IMAGE, or with the containerd image store",
                    "");
+    return finding.step(listeners);
+  }
+  const std::filesystem::path certs = root / "etc/docker/certs.d";
+  if (is_there(certs)) judge_certs(finding, listeners, certs, registries, "docker");
+  if (finding.any_good()) {
+    finding.note(StepState::ok,
+                 "those files are read with the containerd image store alone, which dockerd 29 "
+                 "begins with; docker info says which store it is",
+                 "");
   } else {
     finding.note(StepState::warning, "dockerd does not ask staithed", mend_of("docker"));
   }

@@ -93,7 +93,7 @@ DiskFacts examine_disk(cache::Disk& disk, const std::filesystem::path& directory
   return facts;
 }
 
-DoctorStep disk_step(const DiskFacts& facts, const cache::Store::Stats* stats) {
+DoctorStep disk_step(const DiskFacts& facts, const DiskUse* use) {
   DoctorStep step{
       .step = "disk", .subject = printable(facts.directory.native(), 200), .finding = {}};
   std::string place = facts.filesystem.empty() ? std::string() : facts.filesystem + ", ";
@@ -113,18 +113,18 @@ DoctorStep disk_step(const DiskFacts& facts, const cache::Store::Stats* stats) {
     step.error_class = to_string(Errc::storage_failed);
     return step;
   }
-  if (stats) {
+  if (use) {
     step.tried = "a file of 4 KiB written, synced and removed";
-    step.finding += "; the cache has " + bytes(stats->bytes) + " and may have " +
-                    bytes(stats->max_bytes) + ", " + cache::to_string(stats->mode);
-    if (stats->mode != cache::Store::Mode::read_write) {
+    step.finding += "; the cache has " + bytes(use->bytes) + " and may have " +
+                    bytes(use->max_bytes) + ", " + use->mode;
+    if (!use->mode_reason.empty()) {
       step.state = StepState::failed;
-      step.finding += ": " + stats->mode_reason;
+      step.finding += ": " + use->mode_reason;
       step.mend = mend_of_refusal(facts);
       step.error_class = to_string(Errc::storage_failed);
       return step;
     }
-    if (stats->max_bytes < least_useful_bytes) {
+    if (use->max_bytes < least_useful_bytes) {
       step.state = StepState::warning;
       step.finding += ": that is less than most images have";
       step.mend = "raise cache.max_size, lower cache.min_free, or make room on that file system";

@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "cache/disk.h"
-#include "cache/store.h"
 #include "daemon/doctor_step.h"
 
 namespace staithe::daemon {
@@ -22,12 +21,20 @@ struct DiskFacts {
   Errc refused_class = Errc::storage_failed;
 };
 
+// How the store fares there: of Store::Stats what matters here.
+struct DiskUse {
+  std::uint64_t bytes = 0;
+  std::uint64_t max_bytes = 0;
+  std::string mode;              // "read-write"
+  std::string mode_reason = {};  // empty while it is that
+};
+
 // Writes, syncs and removes a file of 4 KiB in `directory`. Blocking: on the disk pool. Throws
 // nothing.
 DiskFacts examine_disk(cache::Disk& disk, const std::filesystem::path& directory);
 
-// Pure: what to think of it. Without `stats` the daemon is not there, and only the place is judged.
-DoctorStep disk_step(const DiskFacts& facts, const cache::Store::Stats* stats);
+// Pure: what to think of it. Without `use` the daemon is not there, and only the place is judged.
+DoctorStep disk_step(const DiskFacts& facts, const DiskUse* use);
 
 // Pure: the name of statfs()'s f_type.
 std::string filesystem_name(std::uint64_t type);

@@ -12,17 +12,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 
-#include "cache/disk.h"
 #include "cache/error.h"
 #include "cache/escape.h"
 #include "daemon/child.h"
-#include "proxy/server.h"
 
 namespace staithe::daemon {
 namespace {
@@ -61,28 +60,38 @@ struct Address {
   socklen_t length = 0;
 };
 
-std::optional<Address> address_of(const std::string& text) {
-  const auto parsed = proxy::ListenAddress::parse(text);
-  if (!parsed) return std::nullopt;
+// Of "127.0.0.1:5050", "[::1]:5050" or "unix:/path".
+std::optional<Address> address_of(std::string_view text) {
+  constexpr std::string_view unix_scheme = "unix:";
   Address address;
-  if (!parsed->unix_path.empty()) {
+  if (text.starts_with(unix_scheme)) {
+    text.remove_prefix(unix_scheme.size());
     auto* to = reinterpret_cast<sockaddr_un*>(&address.storage);
-    if (parsed->unix_path.size() >= sizeof to->sun_path) return std::nullopt;
+    if (text.size() >= sizeof to->sun_path) return std::nullopt;
     to->sun_family = AF_UNIX;
-    std::memcpy(to->sun_path, parsed->unix_path.data(), parsed->unix_path.size());
+    text.copy(to->sun_path, text.size());
     address.length = sizeof *to;
-  } else if (auto* to = reinterpret_cast<sockaddr_in*>(&address.storage);
-             ::inet_pton(AF_INET, parsed->ip.c_str(), &to->sin_addr) == 1) {
-    to->sin_family = AF_INET;
-    to->sin_port = htons(parsed->port);
-    address.length = sizeof *to;
-  } else {
-    auto* to6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
-    if (::inet_pton(AF_INET6, parsed->ip.c_str(), &to6->sin6_addr) != 1) return std::nullopt;
-    to6->sin6_family = AF_INET6;
-    to6->sin6_port = htons(parsed->port);
-    address.length = sizeof *to6;
+    return address;
   }
+  const std::size_t colon = text.rfind(':');
+  if (colon == text.npos) return std::nullopt;
+  std::uint16_t port = 0;
+  std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+  std::string ip(text.substr(0, colon));
+  if (ip.starts_with('[') && ip.ends_with(']')) {
+    ip = ip.substr(1, ip.size() - 2);
+    auto* to = reinterpret_cast<sockaddr_in6*>(&address.storage);
+    if (::inet_pton(AF_INET6, ip.c_str(), &to->sin6_addr) != 1) return std::nullopt;
+    to->sin6_family = AF_INET6;
+    to->sin6_port = htons(port);
+    address.length = sizeof *to;
+    return address;
+  }
+  auto* to = reinterpret_cast<sockaddr_in*>(&address.storage);
+  if (::inet_pton(AF_INET, ip.c_str(), &to->sin_addr) != 1) return std::nullopt;
+  to->sin_family = AF_INET;
+  to->sin_port = htons(port);
+  address.length = sizeof *to;
   return address;
 }
 

@@ -33,6 +33,9 @@ std::string assignee(const MendFor& whose) {
   const auto* identity = whose.identity;
   if (identity && !identity->client_id.empty()) return printable(identity->client_id, 80);
   if (identity && !identity->object_id.empty()) return printable(identity->object_id, 80);
+  if (identity && identity->kind == IdentityKind::managed_identity && identity->resource_id.empty())
+    return "$(az vm show --resource-group GROUP --name VM --query identity.principalId --output "
+           "tsv)";
   return "PRINCIPAL_ID";
 }
 

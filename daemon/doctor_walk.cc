@@ -49,11 +49,11 @@ DoctorStep clock_step(std::chrono::seconds ahead, const std::string& server) {
   const auto off = std::chrono::abs(ahead);
   DoctorStep step{.step = "clock"};
   if (off < clock_is_off) {
-    step.finding = "this machine's agrees with " + server + " to within a minute";
+    step.finding = "this machine's clock agrees with " + server + " to within a minute";
     return step;
   }
   step.state = off >= clock_is_wrong ? StepState::failed : StepState::warning;
-  step.finding = "this machine's is " + show_seconds(static_cast<double>(off.count())) +
+  step.finding = "this machine's clock is " + show_seconds(static_cast<double>(off.count())) +
                  (ahead.count() > 0 ? " ahead of " : " behind ") + server +
                  ": certificates and tokens are taken for not yet good, or for ended";
   step.mend = "timedatectl set-ntp true, and see with timedatectl timesync-status that it is kept";
@@ -286,12 +286,11 @@ asio::awaitable<void> DoctorWalk::Session::identity() {
   Try result = co_await attempt(upstream_->authorizer().probe(Part::identity, {}));
   identity_good_ = !result.error;
   const auto& entries = recorder_.entries();
-  const auto entra =
-      std::find_if(entries.begin() + static_cast<std::ptrdiff_t>(result.first), entries.end(),
-                   [&](const DoctorRecorder::Entry& entry) { return is_asked_by_us(entry); });
+  std::size_t entra = result.first;  // the first request to it
+  while (entra < entries.size() && !is_asked_by_us(entries[entra])) ++entra;
   const bool application = identity_.kind == IdentityKind::service_principal ||
                            identity_.kind == IdentityKind::workload_identity;
-  if (!application || entra == entries.end()) {
+  if (!application || entra == entries.size()) {
     if (!result.error) result.learnt = shown + ": " + result.learnt;
     co_await tell("identity", std::move(result));
     co_await skip("entra",
@@ -304,10 +303,10 @@ asio::awaitable<void> DoctorWalk::Session::identity() {
   // What came before Entra was asked is the identity's: its file, its certificate, its federation.
   DoctorStep first{.step = "identity", .subject = name_, .finding = shown + ": its proof is there"};
   std::chrono::nanoseconds asked{0};
-  for (auto it = entra; it != entries.end(); ++it) asked += it->took;
+  for (std::size_t i = entra; i < entries.size(); ++i) asked += entries[i].took;
   first.took = std::max(result.took - asked, std::chrono::nanoseconds(0));
   co_await tell_(std::move(first));
-  result.first = static_cast<std::size_t>(entra - entries.begin());
+  result.first = entra;
   result.took = asked;
   co_await tell("entra", std::move(result));
 }

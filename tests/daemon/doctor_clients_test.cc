@@ -153,6 +153,12 @@ TEST_F(DoctorClients, DockersTwoStoresAreReadByTheirOwnFiles) {
   step = only();
   EXPECT_EQ(step.state, StepState::warning);
   EXPECT_THAT(step.finding, HasSubstr("certificate of Docker Hub"));
+  // Which store it is cannot be told where the file is silent.
+  std::filesystem::remove(root_ / "etc/docker/daemon.json");
+  write("usr/bin/dockerd", "");
+  step = only();
+  EXPECT_EQ(step.state, StepState::ok) << step.finding;
+  EXPECT_THAT(step.finding, HasSubstr("containerd image store alone"));
 }
 
 TEST_F(DoctorClients, AMirrorOfPodmanNamesItsRegistryAgain) {

@@ -129,16 +129,15 @@ DiskFacts facts(std::string filesystem) {
 }
 
 TEST(DoctorDisk, IsJudgedByWhatItIsAndTakes) {
-  cache::Store::Stats stats;
-  stats.max_bytes = std::uint64_t{40} << 30;
-  EXPECT_EQ(disk_step(facts("ext4"), &stats).state, StepState::ok);
-  EXPECT_EQ(disk_step(facts("tmpfs"), &stats).state, StepState::warning);
-  EXPECT_EQ(disk_step(facts("overlay"), &stats).state, StepState::warning);
-  stats.max_bytes = 1 << 20;
-  EXPECT_THAT(disk_step(facts("ext4"), &stats).mend, HasSubstr("cache.max_size"));
-  stats.mode = cache::Store::Mode::pass_through;
-  stats.mode_reason = "no room";
-  EXPECT_EQ(disk_step(facts("ext4"), &stats).state, StepState::failed);
+  DiskUse use{.max_bytes = std::uint64_t{40} << 30, .mode = "read-write"};
+  EXPECT_EQ(disk_step(facts("ext4"), &use).state, StepState::ok);
+  EXPECT_EQ(disk_step(facts("tmpfs"), &use).state, StepState::warning);
+  EXPECT_EQ(disk_step(facts("overlay"), &use).state, StepState::warning);
+  use.max_bytes = 1 << 20;
+  EXPECT_THAT(disk_step(facts("ext4"), &use).mend, HasSubstr("cache.max_size"));
+  use.mode = "pass-through";
+  use.mode_reason = "no room";
+  EXPECT_EQ(disk_step(facts("ext4"), &use).state, StepState::failed);
   DiskFacts refused = facts("ext4");
   refused.refused = "no space left on device";
   refused.refused_class = Errc::storage_full;

@@ -26,6 +26,7 @@ from standin.settings import ACR_AUDIENCE, SERVICE_PRINCIPAL, SYSTEM_IDENTITY
 
 IMAGE = "contoso.azurecr.io/busybox:1"
 REGISTRY = "contoso.azurecr.io"
+PASSWORD = "the+admins/own=password"
 STRANGER = "99999999-0000-4000-8000-000000000009"
 NOBODY = 65534
 # The steps of a registry, in their order.
@@ -138,6 +139,11 @@ class Whole(DoctorTest):
             self.assertIn("http", found["tried"])
             self.assertGreater(found["seconds"], 0)
         self.assertIn(self.settings["blob_host"], found["finding"])
+        for step in report.steps:
+            self.assertEqual(set(step), {"kind", "step", "subject", "state", "tried", "seconds",
+                                         "finding", "mend", "class"})  # fmt: skip
+        self.assertEqual(set(report.sum), {"kind", "done", "ok", "warnings", "failed", "skipped",
+                                           "seconds"})  # fmt: skip
         self.assertEqual(report.sum["failed"], 0)
         # Politely: identity, challenge, exchange, token, manifest, blob and its redirect.
         self.assertLessEqual(len(self.azure.log()), 8)
@@ -151,6 +157,26 @@ class Whole(DoctorTest):
         self.doctor(IMAGE)
         kinds = {e["kind"] for e in self.azure.log()}
         self.assertIn("exchange", " ".join(kinds))
+
+    def test_a_registry_without_an_identity_and_one_with_a_password(self) -> None:
+        self.azure.set(admin_users={"fabrikam": {"username": "fabrikam", "password": PASSWORD,
+                                                 "password2": PASSWORD + "2"}})  # fmt: skip
+        file = self.home / "password"
+        file.write_text(PASSWORD)
+        file.chmod(0o600)
+        self.staithed.config["identity"]["admin"] = {
+            "kind": "basic", "username": "fabrikam", "password_file": str(file)}  # fmt: skip
+        self.staithed.registry("fabrikam.azurecr.io")["identity"] = "admin"
+        self.staithed.start()
+        for image, registry in (("busybox:1", "docker.io"),
+                                ("fabrikam.azurecr.io/web:1", "fabrikam.azurecr.io")):  # fmt: skip
+            report = self.doctor(image)
+            states = report.states(registry)
+            self.assertEqual([states[step] for step in ("entra", "exchange")], ["skipped"] * 2)
+            self.assertEqual([states[step] for step in ("identity", "challenge", "token")],
+                             ["ok"] * 3, report.out)  # fmt: skip
+        self.assertIn("a password for the user fabrikam", report.named("identity")[0]["finding"])
+        self.assertNotIn(PASSWORD, report.out)
 
     def test_without_an_image_one_of_the_cache_is_tried(self) -> None:
         self.staithed.start()
