@@ -17,7 +17,10 @@
 
 #include "cache/escape.h"
 #include "daemon/cli_cache.h"
+#include "daemon/cli_completion.h"
 #include "daemon/cli_credentials.h"
+#include "daemon/cli_description.h"
+#include "daemon/cli_doctor.h"
 #include "daemon/cli_explain.h"
 #include "daemon/cli_output.h"
 #include "daemon/cli_status.h"
@@ -216,38 +219,72 @@ std::string unexpected_argument(const CLI::App& app, const CLI::ExtrasError& err
   return what;
 }
 
-}  // namespace
+// `staithe` without its commands, which take some of it over when they are added.
+class Root : public CLI::App {
+ public:
+  Root()
+      : CLI::App("Shows what staithed, the registry cache of this machine, is doing.", "staithe") {
+    set_version_flag("--version", "staithe " STAITHE_VERSION, "Print the version and exit");
+    require_subcommand(0, 1);
+    fallthrough();  // --socket may stand before or after the command
+    footer(
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 3 staithed is not reachable.\n"
+        "The socket: --socket, else $STAITHE_SOCKET, else /run/staithe/control.sock for root and\n"
+        "$XDG_RUNTIME_DIR/staithe/control.sock for others.");
+    add_option("--socket", socket, "staithed's control socket")->type_name("PATH");
+  }
 
-int run_cli(int argc, const char* const* argv, const CliContext& context) {
-  CLI::App app("Shows what staithed, the registry cache of this machine, is doing.", "staithe");
-  app.set_version_flag("--version", "staithe " STAITHE_VERSION, "Print the version and exit");
-  app.require_subcommand(0, 1);
-  app.fallthrough();  // --socket may stand before or after the command
-  app.footer(
-      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 staithed is not reachable.\n"
-      "The socket: --socket, else $STAITHE_SOCKET, else /run/staithe/control.sock for root and\n"
-      "$XDG_RUNTIME_DIR/staithe/control.sock for others.");
-  std::string socket_option;
-  app.add_option("--socket", socket_option, "staithed's control socket")->type_name("PATH");
+  std::string socket;
+};
 
+// Everything that the command line takes, in the order of --help, and where its values go.
+struct CommandLine {
+  Root app;
   bool as_json = false;
   bool watch = false;
-  const auto add_command = [&](const char* name, const char* what) {
+  CLI::App* status =
+      add("status", "Cache, traffic, registries and running downloads",
+          "Examples:\n  staithe status\n  staithe status --watch\n  staithe status --json\n"
+          "How the cache is filled and the registries fare, and what is being fetched now.");
+  CLI::App* config =
+      add("config", "The configuration that is in force",
+          "Examples:\n  staithe config\n  staithe config --json\n"
+          "Every key with the value in force, as staithe.toml writes it: defaults, the file, and\n"
+          "what a reload has taken over.");
+  CLI::App* version = add("version", "The versions of staithe and staithed",
+                          "Examples:\n  staithe version\n  staithe version --json\n"
+                          "Of this command, and of the staithed that answers it, if one does.");
+  CLI::App* reload =
+      add("reload", "Read the configuration again, as SIGHUP does",
+          "Example:\n  staithe reload\n"
+          "For root and the user that staithed runs as. A file with faults changes nothing; they\n"
+          "are shown, and the exit status is 1.");
+  ExplainCommand explain{app};
+  WarmCommand warm{app};
+  VerifyCommand verify{app};
+  CacheCommands cache{app};
+  CredentialCommands credentials{app};
+  DoctorCommand doctor{app};
+  CompletionCommand completion{app};
+
+  CommandLine() { status->add_flag("--watch", watch, "Again every second, until interrupted"); }
+
+ private:
+  CLI::App* add(const char* name, const char* what, const char* footer) {
     CLI::App* command = app.add_subcommand(name, what);
     command->add_flag("--json", as_json, "JSON instead of text");
+    command->footer(footer);
     return command;
-  };
-  CLI::App* status = add_command("status", "Cache, traffic, registries and running downloads");
-  status->add_flag("--watch", watch, "Again every second, until interrupted");
-  CLI::App* config = add_command("config", "The configuration that is in force");
-  CLI::App* version = add_command("version", "The versions of staithe and staithed");
-  CLI::App* reload = add_command("reload", "Read the configuration again, as SIGHUP does");
-  ExplainCommand explain(app);
-  WarmCommand warm(app);
-  VerifyCommand verify(app);
-  CacheCommands cache(app);
-  CredentialCommands credentials(app);
+  }
+};
 
+}  // namespace
+
+CliDescription describe_cli() { return describe(CommandLine().app); }
+
+int run_cli(int argc, const char* const* argv, const CliContext& context) {
+  CommandLine line;
+  Root& app = line.app;
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -268,20 +305,22 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
                 << " (see staithe --help)\n";
     return kExitBadUsage;
   }
-  const std::filesystem::path socket = socket_option.empty()
-                                           ? control_socket_of(context.environment)
-                                           : std::filesystem::path(socket_option);
-  if (status->parsed()) {
-    return watch ? watch_status(context, socket, as_json) : show_status(context, socket, as_json);
+  const std::filesystem::path socket = app.socket.empty() ? control_socket_of(context.environment)
+                                                          : std::filesystem::path(app.socket);
+  if (line.status->parsed()) {
+    return line.watch ? watch_status(context, socket, line.as_json)
+                      : show_status(context, socket, line.as_json);
   }
-  if (config->parsed()) return show_config(context, socket, as_json);
-  if (version->parsed()) return show_version(context, socket, as_json);
-  if (reload->parsed()) return ask_to_reload(context, socket, as_json);
-  if (const auto status_of = explain.run(context, socket)) return *status_of;
-  if (const auto status_of = warm.run(context, socket)) return *status_of;
-  if (const auto status_of = verify.run(context, socket)) return *status_of;
-  if (const auto status_of = cache.run(context, socket)) return *status_of;
-  if (const auto status_of = credentials.run(context, socket)) return *status_of;
+  if (line.config->parsed()) return show_config(context, socket, line.as_json);
+  if (line.version->parsed()) return show_version(context, socket, line.as_json);
+  if (line.reload->parsed()) return ask_to_reload(context, socket, line.as_json);
+  if (const auto status_of = line.explain.run(context, socket)) return *status_of;
+  if (const auto status_of = line.warm.run(context, socket)) return *status_of;
+  if (const auto status_of = line.verify.run(context, socket)) return *status_of;
+  if (const auto status_of = line.cache.run(context, socket)) return *status_of;
+  if (const auto status_of = line.credentials.run(context, socket)) return *status_of;
+  if (const auto status_of = line.doctor.run(context, socket)) return *status_of;
+  if (const auto status_of = line.completion.run(context, socket)) return *status_of;
   context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "
                  "--help)\n";
   return kExitBadUsage;

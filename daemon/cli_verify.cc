@@ -109,6 +109,10 @@ std::string render_verify_result(const json::value& line) {
 VerifyCommand::VerifyCommand(CLI::App& app)
     : command_(app.add_subcommand("verify", "Read everything that is stored and check its bytes")) {
   command_->add_flag("--json", as_json_, "JSON lines, as they come");
+  command_->footer(
+      "Examples:\n  staithe verify\n  staithe verify --json\n"
+      "What is damaged is set aside and fetched again when somebody pulls it. Pulls go on\n"
+      "meanwhile. Exit status 1 if something was damaged or could not be read.");
 }
 
 std::optional<int> VerifyCommand::run(const CliContext& context,

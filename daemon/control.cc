@@ -323,6 +323,10 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
     co_await sources_.verifier.handle(exchange);
     co_return;
   }
+  if (sources_.doctor && Doctor::answers(path)) {
+    co_await sources_.doctor->handle(exchange);
+    co_return;
+  }
   if (WarmControl::answers(path)) {
     co_await sources_.warm.handle(exchange);
     co_return;
@@ -347,7 +351,7 @@ asio::awaitable<void> Control::handle(proxy::Exchange& exchange) {
                                   "this path is asked with GET, and the others that the control "
                                   "socket of this version has are POST /v1/credential, /v1/renew, "
                                   "/v1/login, /v1/logout, /v1/pin, /v1/unpin, /v1/purge, "
-                                  "/v1/verify, /v1/warm and /v1/reload");
+                                  "/v1/verify, /v1/warm, /v1/doctor and /v1/reload");
     co_return;
   }
   if (path == "/") {

@@ -15,6 +15,7 @@
 #include "daemon/access.h"
 #include "daemon/cache_control.h"
 #include "daemon/credentials.h"
+#include "daemon/doctor.h"
 #include "daemon/explanation.h"
 #include "daemon/options.h"
 #include "daemon/verification.h"
@@ -46,6 +47,7 @@ class Control final : public proxy::Handler {
     // Of the registry's listeners.
     std::function<proxy::Server::Figures()> connections = {};
     std::function<std::string()> metrics = {};  // as Prometheus reads them
+    Doctor* doctor = nullptr;  // none: nothing answers there
   };
   explicit Control(Sources sources);
 

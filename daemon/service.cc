@@ -130,6 +130,24 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .access = access_,
                 .connections = [this] { return registry_server_.figures(); },
                 .started = clock_.wall()}),
+      doctor_({.walk = {.loop = loop_,
+                        .config = config_,
+                        .clock = clock_,
+                        .store = store_,
+                        .registries = registries_,
+                        .http = http_,
+                        .make_upstream =
+                            [this](const proxy::UpstreamEntry& entry, const std::string& identity,
+                                   proxy::HttpClient& http, TaskGroup& tasks) {
+                              return make_fresh_upstream(entry, identity, http, tasks);
+                            }},
+               .access = access_,
+               .check_configuration =
+                   [this] {
+                     const auto config = load_();
+                     return config ? Faults() : config.error();
+                   },
+               .addresses = [this] { return registry_server_.addresses(); }}),
       control_({.config = config_,
                 .clock = clock_,
                 .store = store_,
@@ -147,7 +165,8 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                     },
                 .reload = [this] { return reload(); },
                 .connections = [this] { return registry_server_.figures(); },
-                .metrics = [this] { return metrics_text(metrics_); }}),
+                .metrics = [this] { return metrics_text(metrics_); },
+                .doctor = &doctor_}),
       metrics_door_({.metrics = metrics_,
                      .is_ready = [this] { return proxy_.is_ready(); },
                      .clock = clock_,
@@ -219,8 +238,35 @@ asio::awaitable<bool> Service::sign_out(proxy::RegistryPtr registry) {
 std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
                                                         const proxy::RegistrySettings& settings,
                                                         const std::string& identity) {
+  return make_upstream(name, settings, identities_.make_authorizer(place(name, settings), identity),
+                       http_);
+}
+
+std::unique_ptr<proxy::Upstream> Service::make_fresh_upstream(const proxy::UpstreamEntry& entry,
+                                                              const std::string& identity,
+                                                              proxy::HttpClient& http,
+                                                              TaskGroup& tasks) {
+  const proxy::auth::Place where = place(entry.registry, entry.settings);
+  // A sign-in is where it was put, and nowhere else.
+  if (identity == proxy::auth::Identities::signed_in)
+    return make_upstream(entry.registry, entry.settings,
+                         identities_.make_authorizer(where, identity), http);
+  proxy::auth::Identities fresh(config_.proxy.azure, config_.proxy.identities,
+                                {.http = http,
+                                 .clock = clock_,
+                                 .tasks = tasks,
+                                 .random = random_,
+                                 .files = files_,
+                                 .programs = programs_,
+                                 .limits = http_limits()});
+  return make_upstream(entry.registry, entry.settings, fresh.make_authorizer(where, identity),
+                       http);
+}
+
+std::unique_ptr<proxy::Upstream> Service::make_upstream(
+    const std::string& name, const proxy::RegistrySettings& settings,
+    std::unique_ptr<proxy::auth::Authorizer> authorizer, proxy::HttpClient& http) {
   const proxy::auth::Place where = place(name, settings);
-  auto authorizer = identities_.make_authorizer(where, identity);
   proxy::Url base = value_or_throw(proxy::Url::parse(where.upstream.to_string()));
   proxy::RedirectPolicy redirects{.registry = base.origin(),
                                   .data_hosts = settings.data_hosts,
@@ -234,7 +280,7 @@ std::unique_ptr<proxy::Upstream> Service::make_upstream(const std::string& name,
                                 .max_connections = settings.max_connections,
                                 .limits = http_limits(),
                                 .meter = upstream_meters_.of(settings.name)},
-      std::move(authorizer), http_, clock_, random_);
+      std::move(authorizer), http, clock_, random_);
 }
 
 void Service::report_store(std::string_view event, std::string_view sentence) {
@@ -393,6 +439,7 @@ asio::awaitable<void> Service::drain() {
   log::info("draining", {{"connections", registry_server_.connections()}});
   proxy_.set_ready(false);
   warmer_.stop();
+  doctor_.stop();
   control_.set_state(Control::State::draining);
   registry_server_.drain();
   asio::steady_timer timer(loop_, config_.drain_timeout);
@@ -403,6 +450,7 @@ asio::awaitable<void> Service::close() {
   // What connections may be waiting for ends first: an identity service takes up to a minute, and
   // an upstream that is silent in the middle of a blob is waited for longer.
   warmer_.stop();
+  doctor_.stop();
   tasks_.cancel();
   programs_.stop();
   co_await fills_.stop();

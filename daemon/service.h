@@ -23,6 +23,7 @@
 #include "cache/task_group.h"
 #include "daemon/access.h"
 #include "daemon/control.h"
+#include "daemon/doctor.h"
 #include "daemon/ending_watch.h"
 #include "daemon/metrics.h"
 #include "daemon/metrics_door.h"
@@ -86,6 +87,13 @@ class Service {
   std::unique_ptr<proxy::Upstream> make_upstream(const std::string& name,
                                                  const proxy::RegistrySettings& settings,
                                                  const std::string& identity);
+  std::unique_ptr<proxy::Upstream> make_upstream(
+      const std::string& name, const proxy::RegistrySettings& settings,
+      std::unique_ptr<proxy::auth::Authorizer> authorizer, proxy::HttpClient& http);
+  // One that holds nothing from before, for a diagnosis; see DoctorWalk::MakeUpstream.
+  std::unique_ptr<proxy::Upstream> make_fresh_upstream(const proxy::UpstreamEntry& entry,
+                                                       const std::string& identity,
+                                                       proxy::HttpClient& http, TaskGroup& tasks);
   proxy::HttpLimits http_limits() const;
 
   asio::any_io_executor loop_;
@@ -116,6 +124,7 @@ class Service {
   WarmControl warm_control_;
   EndingWatch ending_watch_;
   MetricSources metrics_;
+  Doctor doctor_;
   Control control_;
   MetricsDoor metrics_door_;
   proxy::Front front_;

@@ -20,14 +20,6 @@ constexpr std::size_t max_json_depth = 64;
 // Who has an answer that may be stale does not wait for upstream's full time to answer.
 constexpr std::chrono::seconds stale_patience{3};
 
-// Every type of manifest that a client of today reads; upstream picks none by the order. Constant,
-// whatever the client sent, so that the cache has one answer per reference.
-constexpr std::string_view accepted_types =
-    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
-    "application/vnd.docker.distribution.manifest.list.v2+json, "
-    "application/vnd.docker.distribution.manifest.v2+json, "
-    "application/vnd.oci.artifact.manifest.v1+json, */*;q=0.1";
-
 std::string absence_key(const std::string& scope, const std::string& reference) {
   return scope + "@" + reference;
 }

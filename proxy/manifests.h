@@ -22,6 +22,14 @@
 
 namespace staithe::proxy {
 
+// Every type of manifest that a client of today reads; upstream picks none by the order. Constant,
+// whatever the client sent, so that the cache has one answer per reference.
+inline constexpr std::string_view accepted_types =
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.artifact.manifest.v1+json, */*;q=0.1";
+
 // Upstream's document as a manifest, if it is one: within the size limit, of the digest wanted (or
 // told by `told_digest`), with one meaning (not index and manifest at once, and of the media type
 // that it says itself, CVE-2021-41190). Pure. Errc::upstream_nonsense.

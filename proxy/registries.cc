@@ -13,31 +13,6 @@ constexpr std::size_t max_registries = 1'000;
 
 }  // namespace
 
-const RegistrySettings* match_registry(const std::vector<RegistrySettings>& registries,
-                                       std::string_view name) {
-  const auto exact = std::ranges::find(registries, name, &RegistrySettings::name);
-  if (exact != registries.end()) return &*exact;
-  const auto wildcard = std::ranges::find_if(registries, [&](const RegistrySettings& entry) {
-    return entry.name.starts_with("*.") && host_below(name, std::string_view(entry.name).substr(2));
-  });
-  return wildcard == registries.end() ? nullptr : &*wildcard;
-}
-
-const RegistrySettings* default_registry(const std::vector<RegistrySettings>& registries) {
-  const auto it = std::ranges::find_if(registries, &RegistrySettings::is_default);
-  return it == registries.end() ? nullptr : &*it;
-}
-
-const std::string& identity_for(const RegistrySettings& registry, std::string_view repository) {
-  const IdentityFor* best = nullptr;
-  for (const IdentityFor& entry : registry.identity_for) {
-    if (repository.starts_with(entry.prefix) &&
-        (!best || entry.prefix.size() > best->prefix.size()))
-      best = &entry;
-  }
-  return best ? best->identity : registry.identity;
-}
-
 std::string Registry::canonical(const std::string& repository) const {
   if (name_ == "docker.io" && repository.find('/') == std::string::npos)
     return "library/" + repository;

@@ -52,6 +52,14 @@ struct Login {
 // The value of an Authorization header, shared by the requests that use it; null = send none.
 using Authorization = std::shared_ptr<const Secret>;
 
+// What for_pull() rests on, one upon the other.
+enum class Part {
+  identity,   // the Entra token or the password, and whatever that is made of
+  challenge,  // what the registry asks for
+  exchange,   // of ACR: the refresh token
+  access,     // what is sent with a pull
+};
+
 class Authorizer {
  public:
   virtual ~Authorizer() = default;
@@ -81,6 +89,11 @@ class Authorizer {
   // Fetches anew what the access tokens are made from, ahead of its time; what is kept goes on
   // serving meanwhile, and stays if this fails. Throws Failure.
   virtual asio::awaitable<void> renew() = 0;
+
+  // For a diagnosis: sees to it that this part is at hand, as for_pull(repository) would, and says
+  // what it is in words without a secret ("a Bearer token from https://..."). Empty if there is no
+  // such part (anonymous has no identity). Throws Failure as for_pull().
+  virtual asio::awaitable<std::string> probe(Part part, std::string repository) = 0;
 
   virtual std::vector<TokenStatus> tokens() const = 0;
   virtual std::vector<Ending> endings() const = 0;

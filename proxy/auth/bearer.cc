@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cache/escape.h"
 #include "proxy/auth/challenge.h"
 #include "proxy/auth/generic_token.h"
 
@@ -16,6 +17,24 @@ bool is_insufficient_scope(const Headers& response) {
            const std::string* error = challenge.param("error");
            return error && *error == "insufficient_scope";
          });
+}
+
+std::string in_words(const Demand& demand) {
+  switch (demand.kind) {
+    case Demand::Kind::nothing:
+      return "it asks for no credentials";
+    case Demand::Kind::basic:
+      return "it asks for a user name and password (Basic)";
+    case Demand::Kind::bearer:
+      break;
+  }
+  return "it asks for a Bearer token from " + demand.realm.printable();
+}
+
+std::string life_in_words(std::string what, const Token& token, Instant now) {
+  const auto left = std::chrono::duration_cast<std::chrono::minutes>(token.life.end() - now);
+  return what + ", good for " + std::to_string(std::max<std::int64_t>(left.count(), 0)) +
+         " more minutes";
 }
 
 }  // namespace
@@ -123,6 +142,47 @@ asio::awaitable<void> BearerAuthorizer::renew() {
   }
   if (parts.given) co_await parts.given->renew();
   for (const auto& keeper : parts.behind) co_await keeper->renew();
+}
+
+asio::awaitable<std::string> BearerAuthorizer::probe(Part part, std::string repository) {
+  const Parts parts = parts_;  // As in for_pull().
+  const Clock& clock = environment_.clock;
+  switch (part) {
+    case Part::identity: {
+      if (parts.passwords) {
+        const Passwords::Pick pick = co_await parts.passwords->get();
+        co_return pick.password->identity_token
+            ? "an identity token"
+            : "a password for the user " + printable(pick.password->username, 80);
+      }
+      const auto keeper = parts.given            ? parts.given
+                          : parts.behind.empty() ? nullptr
+                                                 : parts.behind.front();
+      if (!keeper) co_return "";
+      const std::shared_ptr<const Token> token = co_await keeper->get();
+      co_return life_in_words(parts.given ? "the token that was given" : "an Entra token", *token,
+                              clock.now());
+    }
+    case Part::challenge: {
+      const std::shared_ptr<const Demand> demand = co_await parts.demand->get();
+      co_return in_words(*demand);
+    }
+    case Part::exchange: {
+      if (!parts.refresh) co_return "";
+      const std::shared_ptr<const Token> token = co_await parts.refresh->get();
+      co_return life_in_words("a refresh token", *token, clock.now());
+    }
+    case Part::access:
+      break;
+  }
+  const Authorization authorization = co_await for_pull(repository);
+  if (!authorization) co_return "none is needed";
+  if (authorization->reveal().starts_with("Basic ")) co_return "the password is sent as it is";
+  TokenKeeper* keeper = parts.access->find(repository);
+  const std::shared_ptr<const Token> token = keeper ? keeper->current() : nullptr;
+  if (!token) co_return "an access token";
+  co_return life_in_words("an access token for " + pull_scope(printable(repository)), *token,
+                          clock.now());
 }
 
 bool BearerAuthorizer::learns_from(const Headers& response) {

@@ -45,6 +45,7 @@ class BearerAuthorizer final : public Authorizer {
   asio::awaitable<Login> login() override;
   std::string login_name() const override;
   asio::awaitable<void> renew() override;
+  asio::awaitable<std::string> probe(Part part, std::string repository) override;
   std::vector<TokenStatus> tokens() const override;
   std::vector<Ending> endings() const override;
   std::optional<Error> last_error() const override;

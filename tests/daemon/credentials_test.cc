@@ -72,6 +72,7 @@ class Played final : public auth::Authorizer {
                           .expires_in = part_.expires_in};
   }
   std::string login_name() const override { return part_.username; }
+  asio::awaitable<std::string> probe(auth::Part, std::string) override { co_return ""; }
   asio::awaitable<void> renew() override {
     ++part_.renewals;
     if (part_.gate) co_await part_.gate->pass();

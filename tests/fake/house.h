@@ -63,6 +63,7 @@ class NoCredentials : public proxy::auth::Authorizer {
     throw Failure(Errc::not_found, "no credentials here");
   }
   std::string login_name() const override { return {}; }
+  asio::awaitable<std::string> probe(proxy::auth::Part, std::string) override { co_return ""; }
   asio::awaitable<void> renew() override { co_return; }
   std::vector<proxy::auth::TokenStatus> tokens() const override { return {}; }
   std::vector<proxy::auth::Ending> endings() const override { return {}; }

@@ -32,6 +32,7 @@ class CountingAuthorizer final : public auth::Authorizer {
   bool forbidden(const auth::Authorization&) override { return false; }
   asio::awaitable<auth::Login> login() override { throw Failure(Errc::not_found, "none"); }
   std::string login_name() const override { return {}; }
+  asio::awaitable<std::string> probe(auth::Part, std::string) override { co_return ""; }
   asio::awaitable<void> renew() override { co_return; }
   std::vector<auth::TokenStatus> tokens() const override { return {}; }
   std::vector<auth::Ending> endings() const override { return {}; }
