@@ -20,6 +20,7 @@
 #include "daemon/cli_credentials.h"
 #include "daemon/cli_explain.h"
 #include "daemon/cli_output.h"
+#include "daemon/cli_setup.h"
 #include "daemon/cli_status.h"
 #include "daemon/cli_verify.h"
 #include "daemon/cli_warm.h"
@@ -247,6 +248,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   VerifyCommand verify(app);
   CacheCommands cache(app);
   CredentialCommands credentials(app);
+  SetupCommand setup(app);
 
   try {
     app.parse(argc, argv);
@@ -282,6 +284,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   if (const auto status_of = verify.run(context, socket)) return *status_of;
   if (const auto status_of = cache.run(context, socket)) return *status_of;
   if (const auto status_of = credentials.run(context, socket)) return *status_of;
+  if (const auto status_of = setup.run(context, socket)) return *status_of;
   context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "
                  "--help)\n";
   return kExitBadUsage;
