@@ -62,8 +62,7 @@ void test(SetupOutcome& outcome, const Machine& machine, const FoundService& fou
   const Asks asks = outcome.plan.asks;
   if (!found.is_running) {
     outcome.untested =
-        "staithed is not running, so nothing was pulled: start it (systemctl start staithed), then "
-        "staithe setup " +
+        "staithed was not asked, so nothing was pulled: when it runs, staithe setup " +
         std::string(to_string(outcome.plan.client)) + " --apply tests again";
     return;
   }
@@ -203,6 +202,7 @@ int SetupCommand::undo(const CliContext& context, const SetupDisk& disk,
 int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
                        const std::filesystem::path& socket, std::vector<Client> clients) {
   FoundService found;
+  std::string source;  // where it is from, if not from the daemon
   auto asked = config_.empty() ? ask_service(socket)
                                : std::unexpected(ControlError{.unreachable = true, .message = ""});
   if (asked) {
@@ -226,6 +226,9 @@ int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
     auto service = service_of(*config);
     if (!service) return failed(context, service.error().detail);
     found = *std::move(service);
+    source = defaults ? "the built-in configuration"
+                      : printable(file ? file->native() : std::string(kDefaultConfigFile), 400) +
+                            ", or what is built in";
   }
   Service service = found.service;
   if (!registries_.empty()) {
@@ -237,7 +240,14 @@ int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
   const RootMachine machine(disk, context.environment.get("PATH"));
   const bool overview = clients.empty();
   if (overview) clients.assign(all_clients.begin(), all_clients.end());
+  if (!source.empty() && !as_json_) {
+    const std::string why = config_.empty() ? "staithed is not running: its" : "staithed's";
+    context.out << paragraph({why + " address and registries are those of " + source, Tone::faint},
+                             0, context.terminal.style)
+                << "\n";
+  }
   bool good = true;
+  bool first = true;
   std::string missing;
   json::array all;
   for (const Client client : clients) {
@@ -258,6 +268,7 @@ int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
     if (as_json_) {
       all.push_back(to_json(outcome));
     } else {
+      if (!std::exchange(first, false)) context.out << "\n";
       context.out << render_setup(outcome, apply_, context.terminal.style) << std::flush;
     }
   }
@@ -266,7 +277,8 @@ int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
                                      {"running", found.is_running},
                                      {"clients", std::move(all)}});
   } else if (!missing.empty()) {
-    context.out << paragraph({"not installed: " + missing, Tone::faint}, 0, context.terminal.style);
+    context.out << (first ? "" : "\n")
+                << paragraph({"not installed: " + missing, Tone::faint}, 0, context.terminal.style);
   }
   const int finished = finish(context);
   return good ? finished : kExitFailed;

@@ -68,7 +68,10 @@ class SetupCommandTest : public testing::Test, protected fake::ControlDaemon {
 TEST_F(SetupCommandTest, ShowsTheDiffAndChangesNothing) {
   const fake::Tree before = tree_.tree();
   EXPECT_EQ(run({"containerd"}), kExitOk) << err_.str();
-  EXPECT_THAT(out_.str(), StartsWith("containerd 1.7.24\n"));
+  EXPECT_THAT(out_.str(),
+              StartsWith("staithed is not running: its address and registries are those "
+                         "of the built-in configuration\n\n"
+                         "containerd 1.7.24\n"));
   EXPECT_THAT(out_.str(),
               HasSubstr("--- /dev/null\n+++ /etc/containerd/certs.d/docker.io/hosts.toml\n"));
   EXPECT_THAT(out_.str(), HasSubstr("+[host.\"http://127.0.0.1:5050\"]\n"));
@@ -82,7 +85,7 @@ TEST_F(SetupCommandTest, WritesAndTakesBack) {
   EXPECT_EQ(run({"containerd", "podman", "--apply"}), kExitOk) << err_.str();
   EXPECT_THAT(out_.str(), HasSubstr("staithe setup containerd --undo puts back"));
   EXPECT_THAT(out_.str(), HasSubstr("now: systemctl restart containerd"));
-  EXPECT_THAT(out_.str(), HasSubstr("not tested: staithed is not running"));
+  EXPECT_THAT(out_.str(), HasSubstr("not tested: staithed was not asked"));
   EXPECT_TRUE(tree_.exists(kHosts));
   EXPECT_EQ(run({"containerd", "--apply"}), kExitOk);
   EXPECT_THAT(out_.str(), HasSubstr("say already what they have to"));
