@@ -23,6 +23,7 @@
 #include "daemon/cli_doctor.h"
 #include "daemon/cli_explain.h"
 #include "daemon/cli_output.h"
+#include "daemon/cli_setup.h"
 #include "daemon/cli_status.h"
 #include "daemon/cli_verify.h"
 #include "daemon/cli_warm.h"
@@ -264,6 +265,7 @@ struct CommandLine {
   VerifyCommand verify{app};
   CacheCommands cache{app};
   CredentialCommands credentials{app};
+  SetupCommand setup{app};
   DoctorCommand doctor{app};
   CompletionCommand completion{app};
 
@@ -319,6 +321,7 @@ int run_cli(int argc, const char* const* argv, const CliContext& context) {
   if (const auto status_of = line.verify.run(context, socket)) return *status_of;
   if (const auto status_of = line.cache.run(context, socket)) return *status_of;
   if (const auto status_of = line.credentials.run(context, socket)) return *status_of;
+  if (const auto status_of = line.setup.run(context, socket)) return *status_of;
   if (const auto status_of = line.doctor.run(context, socket)) return *status_of;
   if (const auto status_of = line.completion.run(context, socket)) return *status_of;
   context.err << "staithe: a command is missing: status, token or login, for instance (see staithe "

@@ -57,6 +57,7 @@ const std::vector<Contract> contract = {
     {"verify", {}, {}},
     {"renew", {}, {}},
     {"reload", {}, {}},
+    {"setup", {"--apply", "--undo"}, {"--help"}, false},
     {"doctor", {}, {"--root", "/nonexistent", "--config", "/nonexistent"}},
     {"token", {}, {"contoso.azurecr.io"}},
     {"config", {}, {}},

@@ -250,7 +250,7 @@ TEST(Cli, HelpListsTheCommandsThatThereAre) {
   EXPECT_EQ(run_cli(2, argv, {out, err, Environment{}, Terminal{}}), kExitOk);
   for (const char* text : {"status", "config", "version", "token", "pull-secret", "renew", "login",
                            "logout", "ls", "pin", "unpin", "purge", "warm", "explain", "doctor",
-                           "completion", "--socket", "$STAITHE_SOCKET"}) {
+                           "setup", "completion", "--socket", "$STAITHE_SOCKET"}) {
     EXPECT_THAT(out.str(), HasSubstr(text));
   }
 }

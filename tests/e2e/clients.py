@@ -157,15 +157,17 @@ class Dockerd:
         containerd: Containerd,
         mirrors: list[str],
         straight: list[str] | None = None,
+        config: Path | None = None,  # its daemon.json, if it is somebody else's
     ) -> None:
         directory.mkdir()
         self._directory = directory
         self.socket = directory / "docker.sock"
         self.client_directory = directory / "client"
         self.client_directory.mkdir()
-        config = directory / "daemon.json"
-        settings = {"registry-mirrors": mirrors, "insecure-registries": straight or []}
-        config.write_text(json.dumps(settings))
+        if config is None:
+            config = directory / "daemon.json"
+            settings = {"registry-mirrors": mirrors, "insecure-registries": straight or []}
+            config.write_text(json.dumps(settings))
         mounts = {}
         if straight:
             hosts = directory / "hosts"

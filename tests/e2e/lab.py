@@ -140,9 +140,14 @@ class Lab:
         self.processes.append(found.process)
         return found
 
-    def dockerd(self, mirrors: list[str], straight: list[str] | None = None) -> Dockerd:
+    def dockerd(
+        self,
+        mirrors: list[str],
+        straight: list[str] | None = None,
+        config: Path | None = None,
+    ) -> Dockerd:
         directory = self._client_directory("dockerd")
-        found = Dockerd(directory, self.containerd(), mirrors, straight)
+        found = Dockerd(directory, self.containerd(), mirrors, straight, config)
         self._stops.append(found.stop)
         self.processes.append(found.process)
         return found
