@@ -11,12 +11,15 @@ import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
+import lab  # noqa: F401  (the path of the modules below)
+from staithed import binary
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("bench", "docs", "etc", "tests")
 
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*`")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 # `tests/e2e/warm_test.py`, but neither a pattern nor a path on the reader's machine.
@@ -29,6 +32,8 @@ LITERALS = re.compile(rf"{LITERAL.pattern}(?:\s*{LITERAL.pattern})*")
 RAW_LITERAL = re.compile(r'R"(\w*)\((.*?)\)\1"', re.DOTALL)
 COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
 GAP = "…"
+# A command up to its end, or a comment's.
+COMMAND = re.compile(r"(?:^|[|(&;`] *|sudo )(staithed?) ([a-z-][^|;&#)`]*)")
 
 
 def pages() -> list[Path]:
@@ -157,6 +162,51 @@ class Blocks(unittest.TestCase):
                     ["bash", "-n"], input=text, capture_output=True, text=True, check=False
                 )
                 self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class Commands(unittest.TestCase):
+    """What pages tell to type exists, with its options."""
+
+    def help_of(self, *words: str) -> str:
+        done = subprocess.run(
+            [binary(words[0]), *words[1:], "--help"], capture_output=True, text=True, check=False
+        )
+        # Without a command of that name it is the program's own.
+        unknown = len(words) > 1 and done.stdout == self.help_of(words[0])
+        return "" if done.returncode != 0 or unknown else done.stdout
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        for page in pages():
+            text = page.read_text()
+            for language, block in BLOCK.findall(text):
+                if language in ("", "sh", "bash"):
+                    for line in block.replace("\\\n", " ").splitlines():
+                        yield str(page.relative_to(ROOT)), line
+            said = messages(page)
+            for span in CODE.findall(FENCE.sub("", text)):
+                if span.strip("`") not in said:
+                    yield str(page.relative_to(ROOT)), span.strip("`")
+
+    def test_every_command_exists_with_its_options(self) -> None:
+        helps: dict[tuple[str, ...], str] = {}
+        checked = 0
+        for page, line in self.lines():
+            for found in COMMAND.finditer(line):
+                program, rest = found.groups()
+                words = re.sub(r"[\[\],]", " ", rest).split()
+                command = (program,)
+                if program == "staithe" and words and re.fullmatch("[a-z-]+", words[0]):
+                    command = (program, words[0])
+                if command not in helps:
+                    helps[command] = self.help_of(*command)
+                checked += 1
+                with self.subTest(page=page, command=line):
+                    self.assertTrue(helps[command], "there is no such command")
+                    for word in words:
+                        if option := re.match("--[a-z-]+", word):
+                            known = option.group() in helps[command]
+                            self.assertTrue(known, f"it has no option {option.group()}")
+        self.assertGreater(checked, 60)
 
 
 class Troubleshooting(unittest.TestCase):
