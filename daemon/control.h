@@ -47,7 +47,7 @@ class Control final : public proxy::Handler {
     // Of the registry's listeners.
     std::function<proxy::Server::Figures()> connections = {};
     std::function<std::string()> metrics = {};  // as Prometheus reads them
-    Doctor* doctor = nullptr;  // none: nothing answers there
+    Doctor* doctor = nullptr;                   // none: nothing answers there
   };
   explicit Control(Sources sources);
 
