@@ -196,7 +196,7 @@ TEST(ComingRound, WaitsForALoopThatStandsStill) {
 TEST(ComingRound, IsDoneByTheThreadsAtTheFront) {
   fake::House house;
   proxy::Front front(house.io.get_executor(), house.proxy.answers(), house.proxy.admission(),
-                     house.clock, 2);
+                     house.clock, house.proxy.meter(), 2);
   house.run(front.come_round());  // before they serve: there are none
   front.serve({}, [](auto&&...) {});
   house.run(front.come_round());
