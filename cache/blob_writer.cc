@@ -305,6 +305,9 @@ asio::awaitable<void> BlobWriter::commit() {
   ended_ = true;
   try {
     co_await store_.publish(partial(), blob_->file(), ObjectKind::blob, digest);
+    // Nobody has waited for it.
+    if (!blob_->was_read())
+      co_await offload(store_.disk_pool_, [&] { store_.disk_.let_go(blob_->file(), total); });
   } catch (...) {  // Cancelled, too.
     // Readers that have it open go on from memory; nobody finds it again.
     store_.forget_open(digest);
@@ -317,7 +320,6 @@ asio::awaitable<void> BlobWriter::commit() {
   store_.forget_open(digest);  // Of a file that could not be opened, and is replaced.
   store_.catalog_.add(digest, ObjectKind::blob, total, true, store_.unix_now());
   store_.remember_open(blob_);
-  if (!blob_->was_read()) store_.relieve_memory(blob_, total);
 }
 
 void BlobWriter::abandon(Error error) {

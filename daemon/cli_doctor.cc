@@ -113,7 +113,7 @@ class Findings {
 void examine_listeners(Findings& findings, const std::vector<std::string>& addresses, bool runs) {
   for (const std::string& address : addresses) {
     const auto began = steady_clock::now();
-    const ListenerAnswer answer = ask_listener(address);
+    const ListenerFinding answer = ask_listener(address);
     const bool is_known = answer.is_staithed || answer.error == ECONNREFUSED;
     // Only of a program in this network namespace, which is that of the listener: its own /proc.
     const std::string taker = is_known || address.starts_with("unix:")

@@ -42,7 +42,7 @@ constexpr std::array<std::string_view, 3> known_images{"docker.io/library/hello-
                                                        "registry.k8s.io/pause:3.9"};
 
 // What the self-test asks for: what the user says, else what is in the cache, else what is known.
-std::optional<ImageName> choose_image(Asks asks, const Service& service,
+std::optional<ImageName> choose_image(Asks asks, const Served& service,
                                       const std::vector<std::string>& cached) {
   const auto fits = [&](const ImageName& image) {
     return asks == Asks::by_nothing ? image.registry == "docker.io"
@@ -58,7 +58,7 @@ std::optional<ImageName> choose_image(Asks asks, const Service& service,
 }
 
 void test(SetupOutcome& outcome, const Machine& machine, const FoundService& found,
-          const Service& service, const std::string& given) {
+          const Served& service, const std::string& given) {
   const Asks asks = outcome.plan.asks;
   if (!found.is_running) {
     outcome.untested =
@@ -114,8 +114,7 @@ SetupCommand::SetupCommand(CLI::App& app)
   apply->excludes(undo);
   command_
       ->add_flag("--force", force_,
-                 "With --undo: also where somebody has changed the same lines since; their text is "
-                 "kept beside")
+                 "Also where somebody has changed the same lines since; their text is kept beside")
       ->needs(undo);
   command_
       ->add_option("--registry", registries_,
@@ -230,7 +229,7 @@ int SetupCommand::plan(const CliContext& context, const SetupDisk& disk,
                       : printable(file ? file->native() : std::string(kDefaultConfigFile), 400) +
                             ", or what is built in";
   }
-  Service service = found.service;
+  Served service = found.service;
   if (!registries_.empty()) {
     auto chosen = only(found.service, registries_);
     if (!chosen) return failed(context, chosen.error().detail);

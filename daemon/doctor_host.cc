@@ -153,7 +153,7 @@ std::vector<std::string> listening_inodes(const std::filesystem::path& table, un
 
 }  // namespace
 
-ListenerAnswer ask_listener(const std::string& address, std::chrono::milliseconds timeout) {
+ListenerFinding ask_listener(const std::string& address, std::chrono::milliseconds timeout) {
   const auto deadline = steady_clock::now() + timeout;
   const auto to = address_of(address);
   if (!to) return {.error = EINVAL};
@@ -179,7 +179,7 @@ ListenerAnswer ask_listener(const std::string& address, std::chrono::millisecond
       return {.error = ETIMEDOUT};
     }
   }
-  ListenerAnswer result;
+  ListenerFinding result;
   if (answer.starts_with("HTTP/1.") && answer.size() > 12)
     std::from_chars(answer.data() + 9, answer.data() + 12, result.status);
   std::ranges::transform(answer, answer.begin(),
@@ -188,7 +188,7 @@ ListenerAnswer ask_listener(const std::string& address, std::chrono::millisecond
   return result;
 }
 
-DoctorStep listener_step(const std::string& address, const ListenerAnswer& answer, bool runs,
+DoctorStep listener_step(const std::string& address, const ListenerFinding& answer, bool runs,
                          const std::string& taker) {
   DoctorStep step{.step = "listener",
                   .subject = printable(address, 150),

@@ -17,18 +17,18 @@
 namespace staithe::daemon {
 
 // What GET /v2/ at a listener comes to.
-struct ListenerAnswer {
+struct ListenerFinding {
   int error = 0;             // errno of what failed; 0: something answered
   bool is_staithed = false;  // by its Cache-Status
   int status = 0;
 };
 
 // `address` is one of listen.registry. Blocking, at most `timeout`.
-ListenerAnswer ask_listener(const std::string& address,
-                            std::chrono::milliseconds timeout = std::chrono::seconds(3));
+ListenerFinding ask_listener(const std::string& address,
+                             std::chrono::milliseconds timeout = std::chrono::seconds(3));
 // Pure: what it means where staithed runs, or does not. `taker`: who has the port, if that is
 // known.
-DoctorStep listener_step(const std::string& address, const ListenerAnswer& answer, bool runs,
+DoctorStep listener_step(const std::string& address, const ListenerFinding& answer, bool runs,
                          const std::string& taker);
 
 // "docker-proxy (pid 123)": who listens on a TCP port, by /proc below `root`; empty if that cannot

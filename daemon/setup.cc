@@ -75,14 +75,14 @@ bool serves(const std::vector<ServedRegistry>& registries, std::string_view host
   });
 }
 
-std::vector<std::string> Service::named() const {
+std::vector<std::string> Served::named() const {
   std::vector<std::string> names;
   for (const ServedRegistry& registry : registries)
     if (!registry.name.starts_with('*')) names.push_back(registry.name);
   return names;
 }
 
-std::vector<std::string> Service::hosts() const {
+std::vector<std::string> Served::hosts() const {
   std::vector<std::string> hosts = named();
   for (const std::string& host : seen) {
     if (serves(registries, host) && std::ranges::find(hosts, host) == hosts.end())
@@ -91,7 +91,7 @@ std::vector<std::string> Service::hosts() const {
   return hosts;
 }
 
-std::vector<std::string> Service::wildcards() const {
+std::vector<std::string> Served::wildcards() const {
   std::vector<std::string> names;
   for (const ServedRegistry& registry : registries)
     if (registry.name.starts_with('*')) names.push_back(registry.name);
@@ -129,7 +129,7 @@ void propose(Plan& plan, const Machine& machine, const std::filesystem::path& pa
   }
 }
 
-void warn_of_wildcards(Plan& plan, const Service& service, std::string_view why) {
+void warn_of_wildcards(Plan& plan, const Served& service, std::string_view why) {
   const std::vector<std::string> wildcards = service.wildcards();
   if (wildcards.empty()) return;
   std::string names;
@@ -171,7 +171,7 @@ std::vector<std::filesystem::path> unit_files(const Machine& machine, std::strin
   return files;
 }
 
-Plan plan_setup(Client client, const Machine& machine, const Service& service) {
+Plan plan_setup(Client client, const Machine& machine, const Served& service) {
   assert(!service.address.empty());
   Plan plan{.client = client};
   switch (client) {

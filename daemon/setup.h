@@ -70,7 +70,7 @@ struct ServedRegistry {
 };
 
 // What the clients have to know of staithed.
-struct Service {
+struct Served {
   std::string address;  // of its listener: "127.0.0.1:5050"
   std::vector<ServedRegistry> registries;
   // Hosts below the wildcards that are known by name: of images in the cache.
@@ -122,7 +122,7 @@ struct Plan {
 };
 
 // The plan for a client, whether it is installed or not.
-Plan plan_setup(Client client, const Machine& machine, const Service& service);
+Plan plan_setup(Client client, const Machine& machine, const Served& service);
 
 // For the planners.
 
@@ -133,7 +133,7 @@ using Edit = std::function<Result<std::string>(const std::optional<std::string>&
 void propose(Plan& plan, const Machine& machine, const std::filesystem::path& path,
              const std::string& by_hand, const Edit& edit);
 // Sentence for wildcards that a client cannot write down; nothing without wildcards.
-void warn_of_wildcards(Plan& plan, const Service& service, std::string_view why);
+void warn_of_wildcards(Plan& plan, const Served& service, std::string_view why);
 // The text of the first of those files that holds `word`: path and text. For flags in units.
 std::optional<std::filesystem::path> file_with(const Machine& machine,
                                                const std::vector<std::filesystem::path>& files,
@@ -141,13 +141,13 @@ std::optional<std::filesystem::path> file_with(const Machine& machine,
 // The unit of a service with its drop-ins, wherever systemd finds them.
 std::vector<std::filesystem::path> unit_files(const Machine& machine, std::string_view service);
 
-void plan_containerd(Plan& plan, const Machine& machine, const Service& service);
-void plan_docker(Plan& plan, const Machine& machine, const Service& service);
-void plan_containers(Plan& plan, const Machine& machine, const Service& service);  // podman, CRI-O
-void plan_buildkit(Plan& plan, const Machine& machine, const Service& service);
-void plan_k3s(Plan& plan, const Machine& machine, const Service& service);  // and RKE2
-void plan_kubelet(Plan& plan, const Machine& machine, const Service& service);
-void plan_nomad(Plan& plan, const Machine& machine, const Service& service);
+void plan_containerd(Plan& plan, const Machine& machine, const Served& service);
+void plan_docker(Plan& plan, const Machine& machine, const Served& service);
+void plan_containers(Plan& plan, const Machine& machine, const Served& service);  // podman, CRI-O
+void plan_buildkit(Plan& plan, const Machine& machine, const Served& service);
+void plan_k3s(Plan& plan, const Machine& machine, const Served& service);  // and RKE2
+void plan_kubelet(Plan& plan, const Machine& machine, const Served& service);
+void plan_nomad(Plan& plan, const Machine& machine, const Served& service);
 
 // hosts.toml files below `directory`, for whoever reads them by containerd's library.
 struct HostsToml {
@@ -157,7 +157,7 @@ struct HostsToml {
   bool referrers = false;           // a word that fails the whole file before containerd 2.2
   bool use_default = false;         // "_default" is looked up, and the registry asked after it
 };
-void plan_hosts_toml(Plan& plan, const Machine& machine, const Service& service,
+void plan_hosts_toml(Plan& plan, const Machine& machine, const Served& service,
                      const HostsToml& kind);
 
 }  // namespace staithe::daemon

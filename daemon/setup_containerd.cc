@@ -200,7 +200,7 @@ std::optional<std::filesystem::path> plan_config(Plan& plan, const Machine& mach
 
 }  // namespace
 
-void plan_containerd(Plan& plan, const Machine& machine, const Service& service) {
+void plan_containerd(Plan& plan, const Machine& machine, const Served& service) {
   plan.found = !machine.find("containerd").empty();
   if (!plan.found) {
     plan.refusals.push_back({config_file, "containerd is not installed", {}});

@@ -83,7 +83,7 @@ void warn_of_mirrors(Plan& plan, const Config& config) {
   }
 }
 
-void plan_containerd_store(Plan& plan, const Machine& machine, const Service& service,
+void plan_containerd_store(Plan& plan, const Machine& machine, const Served& service,
                            const Config& config, const std::optional<Version>& version) {
   if (version && version->major < 28) {
     plan.refusals.push_back(
@@ -107,7 +107,7 @@ void plan_containerd_store(Plan& plan, const Machine& machine, const Service& se
                    .use_default = is_29});
 }
 
-void plan_classic_store(Plan& plan, const Machine& machine, const Service& service,
+void plan_classic_store(Plan& plan, const Machine& machine, const Served& service,
                         const Config& config) {
   plan.asks = Asks::by_nothing;
   const auto hub = std::ranges::find(service.registries, "docker.io", &ServedRegistry::name);
@@ -164,7 +164,7 @@ void plan_classic_store(Plan& plan, const Machine& machine, const Service& servi
 
 }  // namespace
 
-void plan_docker(Plan& plan, const Machine& machine, const Service& service) {
+void plan_docker(Plan& plan, const Machine& machine, const Served& service) {
   plan.found = !machine.find("dockerd").empty();
   if (!plan.found) {
     plan.refusals.push_back({config_file, "dockerd is not installed", {}});

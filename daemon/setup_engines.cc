@@ -40,18 +40,18 @@ std::map<std::string, std::string> entries_of(const toml::table& table) {
   return entries;
 }
 
-std::string mirror_of(const Service& service, const std::string& host) {
+std::string mirror_of(const Served& service, const std::string& host) {
   return service.address + "/" + host;
 }
 
 // "insecure" is what allows plain HTTP; it never leaves loopback.
-std::string pair_of_tables(const Service& service, const std::string& host) {
+std::string pair_of_tables(const Served& service, const std::string& host) {
   return "[[registry]]\nlocation = " + toml_quoted(host) +
          "\n\n[[registry.mirror]]\nlocation = " + toml_quoted(mirror_of(service, host)) +
          "\ninsecure = true\n";
 }
 
-Result<std::string> edited_drop_in(const std::optional<std::string>& text, const Service& service,
+Result<std::string> edited_drop_in(const std::optional<std::string>& text, const Served& service,
                                    const std::vector<std::string>& hosts) {
   std::string result = text.value_or(
       "# Written by staithe setup for podman, skopeo, buildah and CRI-O. The registry "
@@ -75,7 +75,7 @@ Result<std::string> edited_drop_in(const std::optional<std::string>& text, const
 
 }  // namespace
 
-void plan_containers(Plan& plan, const Machine& machine, const Service& service) {
+void plan_containers(Plan& plan, const Machine& machine, const Served& service) {
   const bool is_crio = plan.client == Client::crio;
   const std::string program = is_crio ? "crio" : "podman";
   // skopeo and buildah read the same files and may be alone.
@@ -135,7 +135,7 @@ void plan_containers(Plan& plan, const Machine& machine, const Service& service)
     plan.restarts.push_back({"systemctl reload crio", "it reads registries.conf again at SIGHUP"});
 }
 
-void plan_buildkit(Plan& plan, const Machine& machine, const Service& service) {
+void plan_buildkit(Plan& plan, const Machine& machine, const Served& service) {
   plan.found = !machine.find("buildkitd").empty();
   if (!plan.found) {
     plan.refusals.push_back(

@@ -28,7 +28,7 @@ std::string host_body(const HostsToml& kind) {
 }
 
 // `certificates`: root keys for the registry itself, as lines.
-std::string new_file(const HostsToml& kind, const std::string& name, const Service& service,
+std::string new_file(const HostsToml& kind, const std::string& name, const Served& service,
                      const std::string& certificates) {
   std::string text = "# Written by staithe setup for " + kind.reader +
                      "; read at every pull. If staithed does not answer, the\n"
@@ -45,7 +45,7 @@ std::string new_file(const HostsToml& kind, const std::string& name, const Servi
   return text;
 }
 
-Result<std::string> edited(const std::string& text, const HostsToml& kind, const Service& service) {
+Result<std::string> edited(const std::string& text, const HostsToml& kind, const Served& service) {
   toml::table table;
   try {
     table = toml::parse(text);
@@ -78,7 +78,7 @@ CertificateFiles certificate_files(const Machine& machine, const std::filesystem
 
 }  // namespace
 
-void plan_hosts_toml(Plan& plan, const Machine& machine, const Service& service,
+void plan_hosts_toml(Plan& plan, const Machine& machine, const Served& service,
                      const HostsToml& kind) {
   const std::vector<std::string> present = machine.list(kind.directory);
   const auto exists = [&](const std::string& name) {

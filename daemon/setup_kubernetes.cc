@@ -43,7 +43,7 @@ bool star_falls_back(const Version& version) {
 
 // kubelet's one star stands for one label, so the regional names of an Azure registry need a
 // pattern of their own.
-std::vector<std::string> match_images(const Service& service) {
+std::vector<std::string> match_images(const Served& service) {
   std::vector<std::string> patterns;
   for (const ServedRegistry& registry : service.registries) {
     if (!registry.has_identity) continue;
@@ -103,7 +103,7 @@ Result<std::string> with_flags(const std::optional<std::string>& text, std::stri
 
 }  // namespace
 
-void plan_k3s(Plan& plan, const Machine& machine, const Service& service) {
+void plan_k3s(Plan& plan, const Machine& machine, const Served& service) {
   const bool is_rke2 = plan.client == Client::rke2;
   const std::string program = is_rke2 ? "rke2" : "k3s";
   const std::filesystem::path file = "/etc/rancher/" + program + "/registries.yaml";
@@ -142,7 +142,7 @@ void plan_k3s(Plan& plan, const Machine& machine, const Service& service) {
        "it makes containerd's files of registries.yaml when it starts; pods go on running"});
 }
 
-void plan_kubelet(Plan& plan, const Machine& machine, const Service& service) {
+void plan_kubelet(Plan& plan, const Machine& machine, const Served& service) {
   plan.asks = Asks::kubelet_credential;
   plan.found = !machine.find("kubelet").empty();
   if (!plan.found) {
@@ -228,7 +228,7 @@ void plan_kubelet(Plan& plan, const Machine& machine, const Service& service) {
       {"systemctl restart kubelet", "it reads its flags when it starts; pods go on running"});
 }
 
-void plan_nomad(Plan& plan, const Machine& machine, const Service&) {
+void plan_nomad(Plan& plan, const Machine& machine, const Served&) {
   plan.asks = Asks::nomad_credential;
   plan.found = !machine.find("nomad").empty();
   const std::string whole =

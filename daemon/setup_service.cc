@@ -121,8 +121,8 @@ std::expected<FoundService, ControlError> ask_service(const std::filesystem::pat
   return *std::move(found);
 }
 
-Result<Service> only(const Service& service, const std::vector<std::string>& hosts) {
-  Service result{.address = service.address, .registries = {}, .seen = {}};
+Result<Served> only(const Served& service, const std::vector<std::string>& hosts) {
+  Served result{.address = service.address, .registries = {}, .seen = {}};
   for (const std::string& text : hosts) {
     const auto host = parse_registry_name(text);
     if (!host || host->starts_with('*')) {

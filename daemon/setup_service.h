@@ -16,7 +16,7 @@
 namespace staithe::daemon {
 
 struct FoundService {
-  Service service;
+  Served service;
   bool is_running = false;
   std::vector<std::string> images;  // in the cache, by name: what a self-test may ask for
 };
@@ -32,6 +32,6 @@ Result<FoundService> service_of(const Config& config);
 std::expected<FoundService, ControlError> ask_service(const std::filesystem::path& socket);
 
 // Only these hosts, each of which the service has to serve.
-Result<Service> only(const Service& service, const std::vector<std::string>& hosts);
+Result<Served> only(const Served& service, const std::vector<std::string>& hosts);
 
 }  // namespace staithe::daemon

@@ -58,7 +58,7 @@ class Port {
 
 TEST(DoctorListener, IsStaithedByWhatItAnswers) {
   const Port ours("HTTP/1.1 200 OK\r\nCache-Status: staithe\r\nContent-Length: 2\r\n\r\n{}");
-  const ListenerAnswer answer = ask_listener(ours.address());
+  const ListenerFinding answer = ask_listener(ours.address());
   EXPECT_TRUE(answer.is_staithed);
   EXPECT_EQ(answer.status, 200);
   EXPECT_EQ(listener_step(ours.address(), answer, true, "").state, StepState::ok);
@@ -68,7 +68,7 @@ TEST(DoctorListener, IsStaithedByWhatItAnswers) {
 TEST(DoctorListener, OfAnotherProgramIsAFailureWithItsName) {
   for (const char* said : {"HTTP/1.0 501 Nothing\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n"}) {
     const Port other(said);
-    const ListenerAnswer answer = ask_listener(other.address());
+    const ListenerFinding answer = ask_listener(other.address());
     EXPECT_FALSE(answer.is_staithed);
     const DoctorStep step = listener_step(other.address(), answer, false, "sshd (pid 7)");
     EXPECT_EQ(step.state, StepState::failed);
@@ -78,7 +78,7 @@ TEST(DoctorListener, OfAnotherProgramIsAFailureWithItsName) {
 }
 
 TEST(DoctorListener, ThatNobodyHasIsATroubleOnlyIfStaithedRuns) {
-  ListenerAnswer refused{.error = ECONNREFUSED};
+  ListenerFinding refused{.error = ECONNREFUSED};
   EXPECT_EQ(listener_step("127.0.0.1:5050", refused, true, "").state, StepState::failed);
   EXPECT_EQ(listener_step("127.0.0.1:5050", refused, false, "").state, StepState::skipped);
   EXPECT_EQ(ask_listener("unix:/nonexistent.sock").error, ENOENT);

@@ -38,10 +38,10 @@ class SetupApplyTest : public testing::Test, protected fake::SetupTree {
         .program("buildkitd", "buildkitd github.com/moby/buildkit v0.13.2")
         .program("k3s", "k3s version v1.30.0+k3s1");
   }
-  Plan plan(Client client = Client::containerd, const Service& service = usual_service()) const {
+  Plan plan(Client client = Client::containerd, const Served& service = usual_service()) const {
     return plan_setup(client, *this, service);
   }
-  void apply(Client client = Client::containerd, const Service& service = usual_service()) {
+  void apply(Client client = Client::containerd, const Served& service = usual_service()) {
     const auto applied = apply_setup(disk(), plan(client, service));
     ASSERT_TRUE(applied) << applied.error().detail;
   }
@@ -129,7 +129,7 @@ TEST_F(SetupApplyTest, TwiceIsOnce) {
 TEST_F(SetupApplyTest, AddsToWhatItDidAndTakesAllOfItBack) {
   lay_out();
   const Tree before = tree();
-  Service few = usual_service();
+  Served few = usual_service();
   few.registries.resize(1);
   few.seen.clear();
   apply(Client::containerd, few);
@@ -206,7 +206,7 @@ TEST_F(SetupApplyTest, AppliesAgainOverTheUsersChangesAndUndoKeepsThem) {
   changed.replace(changed.find("\"local\""), 7, "\"local\",\n  \"iptables\": false");
   write(kDocker, changed);
   // Another port now: the new one is put before the old one.
-  Service moved = usual_service();
+  Served moved = usual_service();
   moved.address = "127.0.0.1:6060";
   apply(Client::docker, moved);
   EXPECT_THAT(text(kDocker), HasSubstr("[\"http://127.0.0.1:6060\", \"http://127.0.0.1:5050\"]"));
@@ -221,7 +221,7 @@ TEST_F(SetupApplyTest, RefusesToApplyOverOurLinesThatWereChanged) {
   apply(Client::docker);
   write(kDocker,
         "{\n  \"registry-mirrors\": [ \"http://127.0.0.1:5050\" ],\n  \"debug\": true\n}\n");
-  Service moved = usual_service();
+  Served moved = usual_service();
   moved.address = "127.0.0.1:6060";
   const Tree before = tree();
   const auto applied = apply_setup(disk(), plan(Client::docker, moved));
@@ -331,9 +331,9 @@ TEST_F(SetupApplyTest, KilledAnywhereUndoTakesItBack) {
 }
 
 TEST_F(SetupApplyTest, ASecondApplyKilledAnywhereIsTakenBackToo) {
-  Service few = usual_service();
+  Served few = usual_service();
   few.registries.resize(1);
-  Service moved = usual_service();
+  Served moved = usual_service();
   moved.address = "127.0.0.1:6060";
   for (int steps = 0;; ++steps) {
     lay_out();

@@ -289,7 +289,7 @@ TEST(SetupHosts, FindsDirectoriesThatHideTheDefault) {
 }
 
 TEST(SetupHosts, WritesPortsAsTheDirectoryThatIsThere) {
-  Service service{.address = "127.0.0.1:5050", .registries = {{"r.example:5000"}}, .seen = {}};
+  Served service{.address = "127.0.0.1:5050", .registries = {{"r.example:5000"}}, .seen = {}};
   FakeMachine machine = machine_with("1.7.24");
   Plan plan = plan_setup(Client::containerd, machine, service);
   EXPECT_THAT(after(plan, kCerts / "r.example:5000" / "hosts.toml"),
@@ -308,8 +308,8 @@ TEST(SetupHosts, WarnsOfSettingsThatDefeatIt) {
               testing::AllOf(HasSubstr("HTTPS first"), HasSubstr("no fallback")));
 }
 
-TEST(Service, KnowsHostsByNameAndByWhatWasSeen) {
-  const Service service = usual_service();
+TEST(Served, KnowsHostsByNameAndByWhatWasSeen) {
+  const Served service = usual_service();
   EXPECT_THAT(service.hosts(), ElementsAre("docker.io", "quay.io", "contoso.azurecr.io"));
   EXPECT_THAT(service.wildcards(), ElementsAre("*.azurecr.io"));
   EXPECT_TRUE(serves(service.registries, "a.b.azurecr.io"));

@@ -139,7 +139,7 @@ TEST(SetupDocker, KeepsTheUsersSettings) {
 TEST(SetupDocker, RefusesAFlagBesideTheFile) {
   FakeMachine machine = machine_with("20.10.24");
   machine.file("/etc/systemd/system/docker.service.d/mirror.conf",
-               "[Service]\n# --registry-mirror was here\n"
+               "[Served]\n# --registry-mirror was here\n"
                "ExecStart=/usr/bin/dockerd --registry-mirror=https://m\n");
   const Plan plan = plan_for(machine);
   EXPECT_THAT(plan.refusals.at(0).why, HasSubstr("does not start with both"));
@@ -150,7 +150,7 @@ TEST(SetupDocker, RefusesAFlagBesideTheFile) {
 
 TEST(SetupDocker, NeedsDockerHubAsTheDefault) {
   const FakeMachine machine = machine_with("20.10.24");
-  Service service = usual_service();
+  Served service = usual_service();
   service.registries[1].is_default = false;
   EXPECT_THAT(plan_setup(Client::docker, machine, service).refusals.at(0).why,
               HasSubstr("default = true"));

@@ -157,8 +157,7 @@ TEST(SetupK3s, RestartsTheServiceThatIsThere) {
   FakeMachine machine;
   machine.program("k3s", "k3s version v1.30.0+k3s1 (abc)");
   EXPECT_EQ(plan_for(Client::k3s, machine).restarts.at(0).command, "systemctl restart k3s");
-  machine.file("/etc/systemd/system/k3s-agent.service",
-               "[Service]\nExecStart=/usr/local/bin/k3s\n");
+  machine.file("/etc/systemd/system/k3s-agent.service", "[Served]\nExecStart=/usr/local/bin/k3s\n");
   EXPECT_EQ(plan_for(Client::k3s, machine).restarts.at(0).command, "systemctl restart k3s-agent");
   FakeMachine other;
   other.program("rke2", "rke2 version v1.30.1+rke2r1 (abc)");
@@ -172,7 +171,7 @@ FakeMachine kubernetes_node(const std::string& version) {
   machine.program("kubelet", "Kubernetes v" + version)
       .program("staithe-credential-provider", "")
       .file("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
-            "[Service]\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n"
+            "[Served]\nEnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n"
             "EnvironmentFile=-/etc/default/kubelet\n"
             "ExecStart=/usr/bin/kubelet $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS\n");
   return machine;
@@ -248,7 +247,7 @@ TEST(SetupKubelet, RefusesWhereItCannotKnow) {
   FakeMachine without = kubernetes_node("1.30.0");
   without.programs.erase("staithe-credential-provider");
   EXPECT_THAT(plan_for(Client::kubelet, without).refusals.at(0).why, HasSubstr("not installed"));
-  Service nobody = usual_service();
+  Served nobody = usual_service();
   nobody.registries[0].has_identity = false;
   EXPECT_THAT(plan_setup(Client::kubelet, kubernetes_node("1.30.0"), nobody).refusals.at(0).why,
               HasSubstr("no registry of staithed has an identity"));
