@@ -67,7 +67,7 @@ class FakeMachine final : public daemon::Machine {
 };
 
 // The registries that staithed has without a configuration, and two that are in its cache.
-inline daemon::Service usual_service() {
+inline daemon::Served usual_service() {
   return {.address = "127.0.0.1:5050",
           .registries = {{"*.azurecr.io", false, true},
                          {"docker.io", true, false},
