@@ -64,10 +64,21 @@ File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void remove_quietly(Disk& disk, const std::filesystem::path& path) {
+bool remove_quietly(Disk& disk, const std::filesystem::path& path) {
   try {
     disk.remove(path);
+    return true;
   } catch (const Failure&) {
+    return false;
+  }
+}
+
+bool take_away(Disk& disk, const std::filesystem::path& path) {
+  if (remove_quietly(disk, path)) return true;
+  try {
+    return disk.allocated(path) == 0;
+  } catch (const Failure&) {
+    return false;
   }
 }
 

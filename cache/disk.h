@@ -92,8 +92,11 @@ class Disk {
   virtual Space space(const std::filesystem::path& path) = 0;
 };
 
-// For a file that is of no use any more: the sweep at start finds what a failure leaves.
-void remove_quietly(Disk& disk, const std::filesystem::path& path);
+// For a file that is of no use any more; true if it is gone. The sweep at start finds what a
+// failure leaves.
+bool remove_quietly(Disk& disk, const std::filesystem::path& path);
+// The same, but true if there is no such file: a read-only disk refuses to remove that, too.
+bool take_away(Disk& disk, const std::filesystem::path& path);
 
 // The machine's own.
 class PosixDisk final : public Disk {

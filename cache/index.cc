@@ -23,8 +23,16 @@ constexpr std::span<const char* const> database_files =
 // A row beyond these was not written by us; arithmetic on what is within them cannot overflow.
 constexpr std::int64_t max_row_number = std::int64_t{1} << 60;
 
+// No blob has a tebibyte; and the sum of all rows that a file can hold is still a number.
+constexpr std::int64_t max_row_bytes = std::int64_t{1} << 40;
+
 bool makes_sense(std::int64_t number, std::int64_t least = 0) {
   return number >= least && number <= max_row_number;
+}
+
+// A time that nobody can have meant is not known.
+std::int64_t known_time(std::int64_t unix_seconds) {
+  return makes_sense(unix_seconds) ? unix_seconds : 0;
 }
 
 // The file is no use any more, as opposed to a disk that fails now.
@@ -232,19 +240,20 @@ Index::Contents Index::load() {
     while (database_->step(statement)) {
       auto digest = Digest::parse(text_at(statement.get(), 0));
       // Of a row that makes no sense the file tells more.
-      if (!digest || !makes_sense(sqlite3_column_int64(statement.get(), 2)) ||
+      const std::int64_t size_bytes = sqlite3_column_int64(statement.get(), 2);
+      if (!digest || size_bytes < 0 || size_bytes > max_row_bytes ||
           !makes_sense(sqlite3_column_int64(statement.get(), 3), -max_row_number))
         continue;
       contents.objects.push_back(
           {.digest = *digest,
            .kind = sqlite3_column_int(statement.get(), 1) == 1 ? ObjectKind::manifest
                                                                : ObjectKind::blob,
-           .size_bytes = static_cast<std::uint64_t>(sqlite3_column_int64(statement.get(), 2)),
+           .size_bytes = static_cast<std::uint64_t>(size_bytes),
            .used_order = sqlite3_column_int64(statement.get(), 3),
-           .used_unix_seconds = sqlite3_column_int64(statement.get(), 4),
+           .used_unix_seconds = known_time(sqlite3_column_int64(statement.get(), 4)),
            .reused = sqlite3_column_int(statement.get(), 5) != 0,
-           .verified_unix_seconds = sqlite3_column_int64(statement.get(), 6),
-           .pulled_unix_seconds = sqlite3_column_int64(statement.get(), 7)});
+           .verified_unix_seconds = known_time(sqlite3_column_int64(statement.get(), 6)),
+           .pulled_unix_seconds = known_time(sqlite3_column_int64(statement.get(), 7))});
     }
     statement = database_->prepare(
         "SELECT repository, digest, checked_unix_seconds FROM links ORDER BY digest");

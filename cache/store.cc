@@ -278,25 +278,32 @@ asio::awaitable<void> Store::publish(std::filesystem::path partial, const File& 
   const auto object = layout_.object(kind, digest);
   const Directory known = directories_[directory.native()];
   std::uint64_t directory_bytes = known.bytes;
-  co_await writing([&] {
-    if (!in_place())
-      throw Failure(Errc::storage_failed,
-                    layout_.root().string() + " was removed or replaced while it was in use");
-    try {
-      disk_.sync(file);
-      // Made by an earlier process, the directory itself may not be on disk yet.
-      if (disk_.make_directory(directory) || !known.durable)
-        disk_.sync_directory(directory.parent_path());
-      disk_.rename(partial, object);
-      disk_.sync_directory(directory);
-    } catch (const Failure&) {
-      // Not trusted under any name: the kernel may have dropped its pages.
-      remove_quietly(disk_, partial);
-      remove_quietly(disk_, object);
-      throw;
-    }
-    directory_bytes = allocated_or(directory, directory_bytes);
-  });
+  std::optional<std::uint64_t> left_bytes;  // of a file that may not stay, and does
+  try {
+    co_await writing([&] {
+      if (!in_place())
+        throw Failure(Errc::storage_failed,
+                      layout_.root().string() + " was removed or replaced while it was in use");
+      try {
+        disk_.sync(file);
+        // Made by an earlier process, the directory itself may not be on disk yet.
+        if (disk_.make_directory(directory) || !known.durable)
+          disk_.sync_directory(directory.parent_path());
+        disk_.rename(partial, object);
+        disk_.sync_directory(directory);
+      } catch (const Failure&) {
+        // Not trusted under any name: the kernel may have dropped its pages.
+        remove_quietly(disk_, partial);
+        if (!take_away(disk_, object)) left_bytes = allocated_or(object, 0);
+        throw;
+      }
+      directory_bytes = allocated_or(directory, directory_bytes);
+    });
+  } catch (const Failure&) {
+    if (left_bytes)
+      unremoved_.push_back({.path = object, .hold = count_unlinked(*left_bytes), .object = digest});
+    throw;
+  }
   note_directory(directory, directory_bytes);
   directories_[directory.native()].durable = true;
   note_good_write();

@@ -297,8 +297,10 @@ class Store {
   // Counts `bytes` as used for as long as somebody holds this.
   std::shared_ptr<void> count_unlinked(std::uint64_t bytes);
   // Both on the pool, since they take long for a large file; `hold` is let go on the loop
-  // afterwards.
+  // afterwards. A file of partial/ that a failing disk keeps goes on being counted, and is removed
+  // with the bounds when the disk is well; nobody else has its name.
   void remove_later(std::filesystem::path path, std::shared_ptr<void> hold);
+  asio::awaitable<void> remove_again();
   void close_on_pool(Blob& blob, std::shared_ptr<void> hold);
   // On the pool, in the background: the disk begins with what was written of the blob, and its
   // first `unread_bytes`, which nobody waits for, go from memory as far as they are on the disk.
@@ -354,7 +356,7 @@ class Store {
   const Catalog::Object* stored(ObjectKind kind, const Digest& digest) const;
 
   // Publishes a written file under its digest; the durable order of a store. On failure the file is
-  // gone, under either name.
+  // gone, under either name; or it is counted, and removed once the disk lets it be.
   asio::awaitable<void> publish(std::filesystem::path partial, const File& file, ObjectKind kind,
                                 Digest digest);
   // `there`: a file of it was there at the start and stays if it is good.
@@ -516,6 +518,13 @@ class Store {
   std::list<ManifestPtr> manifest_order_;  // most recently used first
   std::uint64_t manifest_bytes_ = 0;
   Scrub scrub_;
+  struct Unremoved {
+    std::filesystem::path path;
+    std::shared_ptr<void> hold;
+    std::optional<Digest> object = {};  // where the path is that of an object, which may come again
+    bool gone = false;
+  };
+  std::vector<Unremoved> unremoved_;
   // Last, and so the first to go: blobs that outlive the store close their files themselves.
   std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };

@@ -1,5 +1,6 @@
 // The store's room: what is used, who has to go for what comes, and what was set aside as damaged.
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <ranges>
 #include <utility>
@@ -268,11 +269,42 @@ std::shared_ptr<void> Store::count_unlinked(std::uint64_t bytes) {
 
 void Store::remove_later(std::filesystem::path path, std::shared_ptr<void> hold) {
   if (lost_) return;
-  asio::post(disk_pool_, [&disk = disk_, loop = loop_, path = std::move(path),
-                          hold = std::move(hold)]() mutable {
-    remove_quietly(disk, path);
-    asio::post(loop, [hold = std::move(hold)] {});
+  asio::post(disk_pool_, [this, &disk = disk_, loop = loop_, alive = std::weak_ptr(alive_),
+                          path = std::move(path), hold = std::move(hold)]() mutable {
+    const bool gone = take_away(disk, path);
+    asio::post(loop, [this, alive = std::move(alive), gone, path = std::move(path),
+                      hold = std::move(hold)]() mutable {
+      // Without a hold the name is one that another file may have by then.
+      if (!gone && hold && !alive.expired())
+        unremoved_.push_back({.path = std::move(path), .hold = std::move(hold)});
+    });
   });
+}
+
+asio::awaitable<void> Store::remove_again() {
+  if (unremoved_.empty() || lost_) co_return;
+  // Stored again since, the name is a good file's. A manifest that is only about to be is in the
+  // catalog, too.
+  std::erase_if(unremoved_, [this](const Unremoved& one) {
+    return one.object && catalog_.find(*one.object) && !storing_.contains(*one.object);
+  });
+  std::vector<Unremoved> again = std::exchange(unremoved_, {});
+  const auto later = std::ranges::partition(again, [this](const Unremoved& one) {
+    return !one.object || (!growing_.contains(*one.object) && !storing_.contains(*one.object) &&
+                           !leaving_.contains(*one.object));
+  });
+  std::ranges::move(later, std::back_inserter(unremoved_));
+  again.erase(later.begin(), later.end());
+  std::vector<Digest> objects;
+  for (const Unremoved& one : again)
+    if (one.object) objects.push_back(*one.object);
+  const Leaving leaving(*this, std::move(objects));
+  co_await offload(disk_pool_, [&] {
+    if (!in_place()) return;
+    for (Unremoved& one : again) one.gone = take_away(disk_, one.path);
+  });
+  std::erase_if(again, &Unremoved::gone);
+  std::ranges::move(again, std::back_inserter(unremoved_));
 }
 
 void Store::relieve_memory(std::shared_ptr<Blob> blob, std::uint64_t unread_bytes) {
@@ -302,6 +334,7 @@ void Store::close_on_pool(Blob& blob, std::shared_ptr<void> hold) {
 asio::awaitable<void> Store::keep_within_bounds() {
   for (;;) {
     co_await try_writing();
+    co_await remove_again();
     co_await expire_partials();
     co_await measure_own_directories();
     co_await shrink();

@@ -1,10 +1,12 @@
-// One after the other: work that must not overlap with its like.
+// One after the other, in the order of asking: work that must not overlap with its like.
 //
-//   const auto turn = co_await turns.take();   waits until nobody has it
+//   const auto turn = co_await turns.take();   waits until it is its turn
 //
-// Lives on the loop, and outlives every turn.
+// Who comes while a turn ends goes behind those who wait, even if these have not woken yet: what is
+// written in order relies on it. Lives on the loop, and outlives every turn.
 #pragma once
 
+#include <list>
 #include <utility>
 
 #include "cache/event.h"
@@ -30,13 +32,30 @@ class Turns {
     Turns* turns_;
   };
 
+  // Throws if it is cancelled while another has it; then it is as if it had never asked.
   asio::awaitable<Turn> take() {
-    while (taken_) co_await freed_.wait();
+    const Place place(*this);
+    while (taken_ || line_.front() != &place) co_await freed_.wait();
     co_return Turn(*this);
   }
 
  private:
+  // One that asks, for as long as it waits.
+  class Place {
+   public:
+    explicit Place(Turns& turns)
+        : turns_(turns), at_(turns.line_.insert(turns.line_.end(), this)) {}
+    ~Place() { turns_.line_.erase(at_); }
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+
+   private:
+    Turns& turns_;
+    std::list<const Place*>::iterator at_;
+  };
+
   bool taken_ = false;
+  std::list<const Place*> line_;
   Event freed_;
 };
 

@@ -427,6 +427,25 @@ TEST_F(IndexTest, RowsThatMakeNoSenseAreSkipped) {
   EXPECT_THAT(contents.tags, SizeIs(3));
 }
 
+// Seventeen such rows added up to a small number, and taking them away again
+// would end the process, at every start.
+TEST_F(IndexTest, RowsOfSizesThatNobodyHasAreSkipped) {
+  {
+    Index(directory()).apply(many(1));
+  }
+  for (int i = 0; i < 20; ++i)
+    run("INSERT INTO blobs(digest, kind, size_bytes, used_order, used_unix_seconds) VALUES('" +
+        digest_of("huge " + std::to_string(i)).to_string() + "', 0, 1152921504606846976, 1, 1);");
+  run("UPDATE blobs SET used_unix_seconds=-9223372036854775808, "
+      "verified_unix_seconds=9223372036854775807, pulled_unix_seconds=-1");
+  const auto contents = load();
+  ASSERT_THAT(contents.objects, SizeIs(1));
+  const ObjectRow& row = contents.objects.front();
+  EXPECT_EQ(row.used_unix_seconds, 0);
+  EXPECT_EQ(row.verified_unix_seconds, 0);
+  EXPECT_EQ(row.pulled_unix_seconds, 0);
+}
+
 TEST_F(IndexTest, AFailedWriteChangesNothingAndTheNextOneWorks) {
   Index index(directory());
   index.apply(many(5));

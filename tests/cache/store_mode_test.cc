@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/cache/cellar.h"
+#include "tests/cache/store_fixture.h"
 
 namespace staithe::cache {
 namespace {
@@ -12,8 +12,6 @@ using testing::Contains;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-constexpr std::uint64_t KiB = 1024;
-constexpr std::uint64_t MiB = 1024 * KiB;
 // How often the store looks around.
 constexpr auto look = 10s;
 

@@ -16,6 +16,7 @@
 #include "tests/cache/cellar.h"
 #include "tests/cache/eviction_model.h"
 #include "tests/cache/store_play.h"
+#include "tests/fake/effort.h"
 
 namespace staithe::cache {
 namespace {
@@ -26,8 +27,9 @@ constexpr std::uint64_t operations_of_a_run = 250;
 
 // Runs `Run(seed).go()` for as many seeds as make the wanted number of operations.
 template <class Run>
-void run_seeds(std::uint64_t operations_otherwise) {
-  const std::uint64_t operations = number_from("STAITHE_OPERATIONS", operations_otherwise);
+void run_seeds(int operations_otherwise) {
+  const std::uint64_t operations = number_from(
+      "STAITHE_OPERATIONS", static_cast<std::uint64_t>(fake::effort(operations_otherwise)));
   const std::uint64_t replay = number_from("STAITHE_SEED", 0);
   const std::uint64_t first = replay ? replay : 1;
   const std::uint64_t runs = replay ? 1 : operations / operations_of_a_run + 1;

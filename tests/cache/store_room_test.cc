@@ -206,6 +206,53 @@ TEST_F(StoreTest, WhatCannotBeRemovedStaysStored) {
   expect_figures_true();
 }
 
+// The soak found it: what a read-only disk kept was counted no more, and the directory outgrew its
+// bound by it until the next start.
+TEST_F(StoreTest, WhatCouldNotBeRemovedOfABrokenFillCountsUntilItCan) {
+  const auto before = stats().bytes;
+  {
+    const auto writer = cellar_.begin(noise(300 * KiB, 1));
+    cellar_.append(*writer, noise(300 * KiB, 1).substr(0, 299 * KiB));
+    cellar_.disk.fail(Call::remove, EROFS, 2);
+  }
+  cellar_.settle();
+  EXPECT_GE(stats().bytes, before + 299 * KiB) << "it is still there";
+  cellar_.pass(10s);
+  EXPECT_GE(stats().bytes, before + 299 * KiB) << "it could not be removed again";
+  cellar_.pass(10s);
+  EXPECT_EQ(stats().bytes, before);
+  expect_figures_true();
+}
+
+// The soak found it: renamed, but its directory not synced, and not to be removed either, the file
+// was in the way of the bound until the next start.
+TEST_F(StoreTest, AnObjectThatCouldNeitherBePublishedNorRemovedCountsUntilItCan) {
+  cellar_.fill(bytes_);
+  // The directory that it leaves behind is not synced into its parent again.
+  cellar_.run(store().purge_all());
+  const auto before = stats().bytes;
+  const auto fail_to_fill = [&] {
+    cellar_.disk.fail(Call::sync_directory, ENOSPC);
+    cellar_.disk.fail(Call::remove, ENOSPC, 3);  // of both names, and once more of the partial one
+    EXPECT_EQ(failure_of([&] { cellar_.fill(bytes_); }), Errc::storage_full);
+    cellar_.settle();
+    ASSERT_TRUE(cellar_.on_disk(digest_));
+  };
+  fail_to_fill();
+  EXPECT_EQ(stats().blobs, 0u);
+  EXPECT_GE(stats().bytes, before + bytes_.size()) << "it is still there";
+  expect_figures_true();
+  cellar_.pass(10s);
+  EXPECT_FALSE(cellar_.on_disk(digest_));
+  EXPECT_EQ(stats().bytes, before);
+
+  fail_to_fill();
+  cellar_.fill(bytes_);
+  cellar_.pass(10s);
+  EXPECT_EQ(cellar_.read(digest_), bytes_) << "what came in its place is not removed for it";
+  expect_figures_true();
+}
+
 class StoreMinFreeTest : public StoreTest {
  protected:
   StoreMinFreeTest() {
