@@ -1,6 +1,7 @@
 #include "proxy/blobs.h"
 
 #include <charconv>
+#include <limits>
 
 #include "cache/log.h"
 #include "cache/offload.h"
@@ -43,8 +44,36 @@ std::string content_range(ByteRange range, std::uint64_t total) {
          std::to_string(total);
 }
 
+// It begins where the header asks for, and goes no further: a client would put other bytes there.
+bool is_of(std::string_view header, const ContentRange& part) {
+  const auto asked =
+      parse_range(header, part.total_bytes.value_or(std::numeric_limits<std::uint64_t>::max()));
+  return asked && *asked && part.range.begin == (*asked)->begin && part.range.end <= (*asked)->end;
+}
+
 bool storage_failed(Errc code) {
   return code == Errc::storage_full || code == Errc::storage_failed;
+}
+
+// Upstream's length of a blob. Throws Failure if it is 0, which only one blob has: a client would
+// have the whole, wrong blob with the head of the answer.
+void check_length(std::uint64_t size_bytes, const cache::Digest& digest, const Registry& registry) {
+  if (size_bytes == 0 && digest != cache::digest_of(digest.algorithm(), {}))
+    throw Failure(Errc::upstream_nonsense,
+                  registry.name() + " says that " + digest.to_string() + " has no byte");
+}
+
+// The next piece of a body of which `left` bytes were announced to the client; false at its end.
+// Upstream's own figures need not agree with each other, and what they add up to is no assumption
+// to build on.
+asio::awaitable<bool> read_announced(HttpResponse& response, std::vector<char>& piece,
+                                     std::uint64_t& left, const Registry& registry) {
+  if (!co_await response.read(piece)) co_return false;
+  if (piece.size() > left)
+    throw Failure(Errc::upstream_nonsense,
+                  registry.name() + " sent more bytes than it had announced");
+  left -= piece.size();
+  co_return true;
 }
 
 // Sends a body while hashing it; the last piece leaves only if the digest matches, so a wrong body
@@ -105,19 +134,15 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
                          blob->size_bytes().value_or(0) <= Answers::most_body_bytes;
       if (small && outcome == Outcome::hit && !exchange.request().head() &&
           range_field(exchange, digest).empty() &&
-          co_await serve_small(exchange, scope, blob, as_of))
+          co_await serve_small(exchange, *registry, scope, blob, as_of))
         co_return outcome;
       co_await serve_blob(exchange, registry, std::move(repository), std::move(blob), outcome);
       co_return outcome;
     }
   }
-  if (exchange.request().head() && !fills_.admits(digest, scope)) {
-    // Asking is not wanting: a HEAD starts no transfer.
-    const std::uint64_t size = co_await ask_size(registry, repository, digest);
-    describe_blob(exchange, digest, Outcome::pass);
-    co_await exchange.begin(200, media_type, size);
-    co_return Outcome::pass;
-  }
+  // Asking is not wanting: a HEAD starts no transfer.
+  if (exchange.request().head() && !fills_.admits(digest, scope))
+    co_return co_await tell_size(exchange, registry, std::move(repository), digest);
   std::shared_ptr<cache::Blob> blob;
   bool started = false;
   bool no_room = false;
@@ -129,6 +154,8 @@ asio::awaitable<Outcome> Blobs::serve(Exchange& exchange, RegistryPtr registry,
     if (!storage_failed(failure.code())) throw;
     no_room = true;
   }
+  if (no_room && exchange.request().head())
+    co_return co_await tell_size(exchange, registry, std::move(repository), digest);
   if (no_room) co_return co_await relay(exchange, registry, std::move(repository), digest);
   const Outcome outcome = started ? Outcome::miss : Outcome::collapsed;
   co_await serve_blob(exchange, registry, std::move(repository), std::move(blob), outcome);
@@ -178,7 +205,16 @@ asio::awaitable<std::uint64_t> Blobs::ask_size(RegistryPtr registry, std::string
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
   if (error != std::errc() || end != text.data() + text.size() || text.empty())
     throw Failure(Errc::upstream_nonsense, registry->name() + " shows a blob without its length");
+  check_length(size, digest, *registry);
   co_return size;
+}
+
+asio::awaitable<Outcome> Blobs::tell_size(Exchange& exchange, RegistryPtr registry,
+                                          std::string repository, cache::Digest digest) {
+  const std::uint64_t size = co_await ask_size(std::move(registry), std::move(repository), digest);
+  describe_blob(exchange, digest, Outcome::pass);
+  co_await exchange.begin(200, media_type, size);
+  co_return Outcome::pass;
 }
 
 asio::awaitable<std::string> Blobs::ask_size_text(RegistryPtr registry, std::string repository,
@@ -193,7 +229,8 @@ asio::awaitable<std::string> Blobs::ask_size_text(RegistryPtr registry, std::str
   co_return std::string(response->headers().get("Content-Length"));
 }
 
-asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const std::string& scope,
+asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const Registry& registry,
+                                         const std::string& scope,
                                          std::shared_ptr<cache::Blob> blob, std::uint64_t as_of) {
   const cache::Blob::Reading reading(*blob);
   const cache::Digest& digest = blob->digest();
@@ -212,7 +249,10 @@ asio::awaitable<bool> Blobs::serve_small(Exchange& exchange, const std::string& 
   if (!readable || !good) co_return false;
   describe_blob(exchange, digest, Outcome::hit);
   const auto age = store_.link_age(scope, digest);
-  if (store_.size_of_blob(digest) && !blob->error() && age && *age < authorization_bound) {
+  // Who asks for it again may be another caller, with another right.
+  const bool for_everybody = !registry.settings().verify_callers;
+  if (for_everybody && store_.size_of_blob(digest) && !blob->error() && age &&
+      *age < authorization_bound) {
     const auto kept = std::make_shared<Answer>(
         digest, exchange.head_to_keep(200, media_type, bytes.size()), bytes);
     kept->until = clock_.now() + (authorization_bound - *age);
@@ -316,22 +356,26 @@ asio::awaitable<Outcome> Blobs::relay(Exchange& exchange, RegistryPtr registry,
   if (status != 200 && status != 206)
     throw Failure(
         co_await error_of(*response, describe(*registry, repository, digest), Errc::blob_unknown));
+  if (status == 200 && size) check_length(*size, digest, *registry);
   describe_blob(exchange, digest, Outcome::pass);
   std::vector<char> piece;
   if (status == 206) {
     // A part has no digest; the client checks the whole when it has joined the parts.
     const auto part = parse_content_range(response->headers().get("Content-Range"));
-    if (!part || range.empty())
+    if (!part || !is_of(range, *part))
       throw Failure(Errc::upstream_nonsense, registry->name() + " sent a part nobody asked for");
     exchange.add("Content-Range",
                  content_range(part->range, part->total_bytes.value_or(part->range.end)));
-    co_await exchange.begin(206, media_type, part->range.end - part->range.begin);
-    while (co_await response->read(piece)) co_await exchange.send(piece);
+    std::uint64_t left = part->range.end - part->range.begin;
+    co_await exchange.begin(206, media_type, left);
+    while (co_await read_announced(*response, piece, left, *registry))
+      co_await exchange.send(piece);
     co_return Outcome::pass;
   }
   co_await exchange.begin(200, media_type, size);
   HeldBack body(exchange, digest, cache::Hasher(digest.algorithm()));
-  while (co_await response->read(piece)) co_await body.send(piece);
+  std::uint64_t left = size.value_or(std::numeric_limits<std::uint64_t>::max());
+  while (co_await read_announced(*response, piece, left, *registry)) co_await body.send(piece);
   co_await body.finish();
   co_return Outcome::pass;
 }
@@ -369,12 +413,14 @@ asio::awaitable<void> Blobs::relay_rest(Exchange& exchange, RegistryPtr registry
     throw Failure(Errc::upstream_nonsense,
                   registry->name() + " does not continue " + digest.to_string());
   std::vector<char> piece;
+  std::uint64_t left = end - begin;
   if (end != total) {
-    while (co_await response->read(piece)) co_await exchange.send(piece);
+    while (co_await read_announced(*response, piece, left, *registry))
+      co_await exchange.send(piece);
     co_return;
   }
   HeldBack body(exchange, digest, std::move(hasher));
-  while (co_await response->read(piece)) co_await body.send(piece);
+  while (co_await read_announced(*response, piece, left, *registry)) co_await body.send(piece);
   co_await body.finish();
 }
 

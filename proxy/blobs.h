@@ -42,14 +42,18 @@ class Blobs {
   asio::awaitable<Shown> shown(RegistryPtr registry, std::string repository, cache::Digest digest);
   asio::awaitable<std::uint64_t> ask_size(RegistryPtr registry, std::string repository,
                                           cache::Digest digest);
+  // Answers a HEAD by what upstream says.
+  asio::awaitable<Outcome> tell_size(Exchange& exchange, RegistryPtr registry,
+                                     std::string repository, cache::Digest digest);
   asio::awaitable<std::string> ask_size_text(RegistryPtr registry, std::string repository,
                                              cache::Digest digest);
 
   // Answers with a small blob that is stored, and keeps the answer for as long as the right to it
   // holds, unless something was taken back since `as_of` (Answers::put). False, and nothing is
   // said, if it cannot be read.
-  asio::awaitable<bool> serve_small(Exchange& exchange, const std::string& scope,
-                                    std::shared_ptr<cache::Blob> blob, std::uint64_t as_of);
+  asio::awaitable<bool> serve_small(Exchange& exchange, const Registry& registry,
+                                    const std::string& scope, std::shared_ptr<cache::Blob> blob,
+                                    std::uint64_t as_of);
   asio::awaitable<void> serve_blob(Exchange& exchange, RegistryPtr registry, std::string repository,
                                    std::shared_ptr<cache::Blob> blob, Outcome outcome);
   asio::awaitable<void> send_body(Exchange& exchange, RegistryPtr registry, std::string repository,

@@ -18,7 +18,9 @@
 
 #include "proxy/auth/secret.h"
 #include "proxy/errors.h"
+#include "proxy/inbound_credentials.h"
 #include "proxy/outcome.h"
+#include "proxy/request_head.h"
 #include "proxy/send.h"
 
 namespace staithe::proxy {
@@ -44,6 +46,21 @@ constexpr std::string_view tls_reply =
 
 bool is_printable(std::string_view value) {
   return value.find_first_of("\r\n\0", 0, 3) == std::string_view::npos;
+}
+
+// Makes fields of a head that has been read, which it reads once more: two who do not agree are a
+// doubt. False then.
+bool takes_alike(http::request_parser<http::empty_body>& parser, std::string_view bytes,
+                 const RequestHead& head) {
+  boost::beast::error_code error;
+  const std::size_t used = parser.put(asio::buffer(bytes), error);
+  if (error || used != head.size || !parser.is_header_done()) return false;
+  const auto& message = parser.get();
+  return message.method_string() == head.method && message.target() == head.target &&
+         message.version() == (head.http_1_0 ? 10U : 11U) &&
+         message.count(http::field::host) == 1 && message[http::field::host] == head.host &&
+         message.count(http::field::transfer_encoding) == 0 &&
+         parser.content_length().value_or(0) == head.content_length;
 }
 
 // The line before a chunk.
@@ -96,8 +113,7 @@ std::string Exchange::head_to_keep(int status, std::string_view content_type,
 
 std::string_view Exchange::connection_field() {
   if (connection_.draining_) connection_.keep_alive_ = false;
-  if (!connection_.keep_alive_) return "Connection: close\r\n";
-  return connection_.http_1_0_ ? "Connection: keep-alive\r\n" : std::string_view();
+  return connection_.keep_alive_ ? std::string_view() : "Connection: close\r\n";
 }
 
 std::string Exchange::head(int status, std::string_view content_type,
@@ -251,6 +267,10 @@ Peer Exchange::peer() const {
   return *connection_.peer_;
 }
 
+Caller Exchange::caller() const { return {peer(), connection_.socket_.native_handle()}; }
+
+Pass& Exchange::pass() { return connection_.pass_; }
+
 void Exchange::close_after_answer() { connection_.keep_alive_ = false; }
 
 // ---- Connection --------------------------------------------------------------------------------
@@ -351,19 +371,29 @@ asio::awaitable<void> Connection::run() {
     rest();
     const Read read = co_await read_head(parser);
     work();
+    const auto& message = parser.get();
+    const std::string_view target(message.target().data(), message.target().size());
+    // Of a head that was refused, or is not whole, too.
+    Result<auth::Secret> credential =
+        take_credentials(parser.get(), read == Read::request && handler_.wants_credential(target));
     if (read == Read::closed) co_return;
     if (read == Read::refused) break;
+    if (!credential) {
+      const ErrorReply reply = reply_for(credential.error().code);
+      co_await refuse(reply.status, reply.code, credential.error().detail);
+      break;
+    }
     std::string body;
     if (limits_.body_bytes > 0 && !co_await read_body(parser, body)) break;
 
-    const auto& message = parser.get();
     Exchange exchange(
         *this, Request{.method = {message.method_string().data(), message.method_string().size()},
-                       .target = {message.target().data(), message.target().size()},
+                       .target = target,
                        .host = {},
                        .fields = &message,
                        .body = body});
     exchange.request_.host = exchange.request_.field("Host");
+    exchange.credential_ = std::move(*credential);
     co_await handle(exchange);
     asked_ = true;
     again_ = exchange.again_ && exchange.told_trace().empty() ? again_ + 1 : 0;
@@ -406,35 +436,23 @@ asio::awaitable<void> Connection::handle(Exchange& exchange) {
 }
 
 asio::awaitable<Connection::Read> Connection::read_head(Parser& parser) {
+  HeadReader reader({.head_bytes = limits_.head_bytes, .body_bytes = limits_.body_bytes});
   bool begun = buffer_.size() > 0;
+  const auto at_hand = [this] {
+    return std::string_view(static_cast<const char*>(buffer_.data().data()), buffer_.size());
+  };
   for (;;) {
-    if (buffer_.size() > 0) {
-      if (*static_cast<const char*>(buffer_.data().data()) == 0x16) {
-        // A TLS ClientHello. Without an HTTP answer containerd gives up on this mirror.
-        co_await asio::async_write(socket_, asio::buffer(tls_reply),
-                                   asio::as_tuple(asio::use_awaitable));
-        co_return Read::refused;
-      }
-      boost::beast::error_code error;
-      const std::size_t used = parser.put(buffer_.data(), error);
-      buffer_.consume(used);
-      if (parser.is_header_done()) break;
-      if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-        co_await refuse(
-            431, "UNSUPPORTED",
-            "the request head is longer than " + std::to_string(limits_.head_bytes) + " bytes");
-        co_return Read::refused;
-      }
-      if (error && error != http::error::need_more) {
-        co_await refuse(400, "UNSUPPORTED", "this is not an HTTP/1.1 request");
-        co_return Read::refused;
-      }
-      if (buffer_.size() >= limits_.head_bytes) {
-        co_await refuse(
-            431, "UNSUPPORTED",
-            "the request head is longer than " + std::to_string(limits_.head_bytes) + " bytes");
-        co_return Read::refused;
-      }
+    if (at_hand().starts_with('\x16')) {
+      // A TLS ClientHello. Without an HTTP answer containerd gives up on this mirror.
+      co_await asio::async_write(socket_, asio::buffer(tls_reply),
+                                 asio::as_tuple(asio::use_awaitable));
+      co_return Read::refused;
+    }
+    const HeadVerdict verdict = reader.read(at_hand());
+    if (verdict == HeadVerdict::whole) break;
+    if (verdict == HeadVerdict::refused) {
+      co_await refuse(reader.refusal().status, "UNSUPPORTED", reader.refusal().message);
+      co_return Read::refused;
     }
     const std::size_t room = buffer_.size() == 0 ? first_read_bytes : read_step_bytes;
     const auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(room),
@@ -447,46 +465,23 @@ asio::awaitable<Connection::Read> Connection::read_head(Parser& parser) {
       set_deadline(limits_.header_timeout);
     }
   }
-
-  // Beast is lenient where HTTP/1.1 is not; any doubt about the framing is the end (threat T19).
-  const auto& message = parser.get();
-  const auto hosts = message.count(http::field::host);
-  http_1_0_ = message.version() == 10;
-  const char* wrong = nullptr;
-  if (message.version() != 10 && message.version() != 11) {
-    wrong = "only HTTP/1.0 and HTTP/1.1 are spoken here";
-  } else if (hosts > 1 || (hosts == 0 && !http_1_0_)) {
-    wrong = "a request has exactly one Host field";
-  } else if (message.count(http::field::transfer_encoding) > 0) {
-    wrong = "a request with Transfer-Encoding is not accepted";
-  } else if (message.count(http::field::content_length) > 1) {
-    wrong = "a request has at most one Content-Length field";
-  }
-  if (wrong) {
-    co_await refuse(400, "UNSUPPORTED", wrong);
+  const RequestHead head = reader.head(at_hand());
+  if (!takes_alike(parser, at_hand().substr(0, head.size), head)) {
+    co_await refuse(400, "UNSUPPORTED", "this is not an HTTP/1.1 request");
     co_return Read::refused;
   }
-  keep_alive_ = message.keep_alive();
-  if (limits_.body_bytes == 0 && parser.content_length().value_or(0) > 0) {
-    // Nothing here takes a body: writes are refused, and a GET or HEAD with one is a trick.
-    const bool reading =
-        message.method() == http::verb::get || message.method() == http::verb::head;
-    co_await refuse(reading ? 400 : 405, "UNSUPPORTED",
-                    reading ? "GET and HEAD carry no body"
-                            : "this is a pull-through cache; push to the registry itself");
-    co_return Read::refused;
-  }
+  http_1_0_ = head.http_1_0;
+  keep_alive_ = head.keep_alive;
+  // The parser has its own copy of the head, and of that no credential stays (run()).
+  const std::size_t size = head.size;
+  OPENSSL_cleanse(buffer_.data().data(), size);
+  buffer_.consume(size);
   co_return Read::request;
 }
 
 asio::awaitable<bool> Connection::read_body(Parser& parser, std::string& body) {
   const std::uint64_t size = parser.content_length().value_or(0);
-  if (size > limits_.body_bytes) {
-    co_await refuse(
-        413, "UNSUPPORTED",
-        "the request body is longer than " + std::to_string(limits_.body_bytes) + " bytes");
-    co_return false;
-  }
+  assert(size <= limits_.body_bytes);
   // What came with the head is taken out of its buffer and wiped there; the rest never stands in
   // it.
   body.resize(size);
@@ -504,6 +499,7 @@ asio::awaitable<bool> Connection::read_body(Parser& parser, std::string& body) {
 
 asio::awaitable<void> Connection::refuse(int status, std::string_view code,
                                          std::string_view message) {
+  handler_.refused();
   const std::string body = error_body(code, message);
   std::string text = "HTTP/1.1 " + std::to_string(status) + " ";
   text.append(reason_phrase(status));
@@ -524,6 +520,7 @@ asio::awaitable<void> Connection::linger() {
   for (std::size_t total = 0; total < linger_bytes;) {
     const auto [error, n] =
         co_await socket_.async_read_some(asio::buffer(rest), asio::as_tuple(asio::use_awaitable));
+    OPENSSL_cleanse(rest.data(), n);
     if (error) co_return;
     total += n;
   }

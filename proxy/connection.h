@@ -1,9 +1,9 @@
 // One client connection: HTTP/1.1 requests in, responses out.
 //
-// The loop reads a request head, checks it strictly, lets the handler answer through `Exchange`,
-// and goes on with the next while both sides keep the connection. Whatever cannot be completed ends
-// by an orderly close (FIN), never by a reset, because containerd gives up a whole pull on a reset
-// (registry-clients.md, section 1). Lives on the loop.
+// The loop reads a request head, strictly (proxy/request_head.h), lets the handler answer through
+// `Exchange`, and goes on with the next while both sides keep the connection. Whatever cannot be
+// completed ends by an orderly close (FIN), never by a reset, because containerd gives up a whole
+// pull on a reset (registry-clients.md, section 1). Lives on the loop.
 //
 // Every phase has a deadline, which one sweep per second enforces by shutting the socket down; a
 // request sets a number and starts no timer. While an answer is being found there is none, since
@@ -28,7 +28,10 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "proxy/admission.h"
 #include "proxy/answers.h"
+#include "proxy/auth/secret.h"
+#include "proxy/auth/wiping_allocator.h"
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
 #include "proxy/peer.h"
@@ -105,6 +108,13 @@ class Exchange {
 
   // Who made the connection. The kernel is asked once per connection, at the first call.
   Peer peer() const;
+  // The same, with the connection. Valid while this is.
+  Caller caller() const;
+  // What is known of his rights, for those who answer later requests of the connection.
+  Pass& pass();
+
+  // The value of Authorization, once, where the handler wants_credential(); else empty.
+  auth::Secret take_credential() { return std::move(credential_); }
 
   // No further request on this connection: the peer does not speak our protocol.
   void close_after_answer();
@@ -141,6 +151,7 @@ class Exchange {
   std::string cache_status_;
   RequestAccount account_;
   std::optional<Trace> trace_;
+  auth::Secret credential_;
   bool again_ = false;  // from memory
   int status_ = 0;
   std::uint64_t sent_ = 0;
@@ -154,9 +165,14 @@ class Handler {
   virtual ~Handler() = default;
   // Answers. A Failure that escapes before an answer is answered by the connection.
   virtual asio::awaitable<void> handle(Exchange& exchange) = 0;
+  // Whether the credential that a request for `target` brings is any business of the handler's.
+  // Where it is not, nothing of it is kept.
+  virtual bool wants_credential(std::string_view /*target*/) const { return false; }
   // After the answer: the request log.
   virtual void handled(const Exchange& exchange, std::chrono::microseconds took,
                        const Error* failure) = 0;
+  // Bytes that are no request which may be one; they have been answered.
+  virtual void refused() {}
   // While a server serves.
   virtual void every_second() {}
 };
@@ -182,6 +198,8 @@ class Connection : public Crowd::Guest {
   // The descriptor, which is nobody's then. After run().
   int release() { return socket_.release(); }
   Peer peer() const { return peer_.value_or(Peer()); }
+  // For whoever goes on with it.
+  const Pass& pass() const { return pass_; }
 
   // Who is at the other end, if that is known already; else the kernel is asked when somebody asks.
   void set_peer(Peer peer) { peer_ = peer; }
@@ -224,7 +242,8 @@ class Connection : public Crowd::Guest {
   Handler& handler_;
   asio::thread_pool& disk_;
   Senders* const senders_;
-  boost::beast::flat_buffer buffer_;
+  // A credential may have been in it.
+  boost::beast::basic_flat_buffer<auth::WipingAllocator<char>> buffer_;
   SteadyTime deadline_;
   Pace pace_;
   std::int64_t written_bytes_ = 0;         // into the socket
@@ -241,6 +260,7 @@ class Connection : public Crowd::Guest {
   bool keep_alive_ = true;  // after the current answer
   bool http_1_0_ = false;
   std::optional<Peer> peer_;  // once somebody asked
+  Pass pass_;
 };
 
 }  // namespace staithe::proxy

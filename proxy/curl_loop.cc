@@ -1,17 +1,22 @@
 #include "proxy/curl_loop.h"
 
 #include <curl/curl.h>
+#include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/address.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cassert>
+#include <cstring>
 #include <mutex>
 #include <new>
+#include <optional>
 
 #include "cache/escape.h"
 
@@ -30,7 +35,7 @@ constexpr long max_idle_connections = 64;
 // connection older than this may be dead without a sign.
 constexpr long max_idle_seconds = 55;
 // A body that comes more slowly than this, over `stall` of waiting for it, does not come at all.
-constexpr std::size_t least_bytes_per_second = 1024;
+constexpr std::size_t stalled_below_bytes_per_second = 1024;
 constexpr const char* system_certificates = "/etc/ssl/certs/ca-certificates.crt";
 constexpr const char* system_certificate_directory = "/etc/ssl/certs";
 
@@ -59,6 +64,24 @@ void append(Fields& fields, const std::string& line) {
   if (!longer) throw std::bad_alloc();
   fields.release();
   fields.reset(longer);
+}
+
+// Nothing for anything but IPv4 and IPv6.
+std::optional<asio::ip::address> address_in(const curl_sockaddr& from) {
+  if (from.family == AF_INET && from.addrlen >= sizeof(sockaddr_in)) {
+    sockaddr_in v4{};
+    std::memcpy(&v4, &from.addr, sizeof v4);
+    return asio::ip::address_v4(ntohl(v4.sin_addr.s_addr));
+  }
+  if (from.family == AF_INET6 && from.addrlen >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 v6{};
+    std::memcpy(&v6, &from.addr, sizeof v6);
+    asio::ip::address_v6::bytes_type bytes;
+    static_assert(sizeof bytes == sizeof v6.sin6_addr);
+    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
+    return asio::ip::address_v6(bytes);
+  }
+  return std::nullopt;
 }
 
 Errc classify(CURLcode code) {
@@ -100,12 +123,19 @@ class CurlLoop::Transfer final : public HttpResponse {
  private:
   static std::size_t on_header(char* data, std::size_t, std::size_t size, void* self);
   static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self);
+  static curl_socket_t on_open_socket(void* self, curlsocktype, curl_sockaddr* address);
   static CURLcode on_ssl_context(CURL*, void* context, void* self);
   static int on_certificate(X509_STORE_CTX* chain, void* self);
   [[noreturn]] void throw_ended();
   // Throws if the body comes too slowly.
   void check_pace();
   std::string where() const { return request_.url.origin().to_string(); }
+  // The host whose address is dialled.
+  std::string_view dialled_host() const {
+    const std::string_view other = request_.connect_to;
+    return other.empty() ? std::string_view(request_.url.origin().host)
+                         : other.substr(0, other.rfind(':'));
+  }
 
   std::shared_ptr<Impl> impl_;
   HttpRequest request_;
@@ -124,6 +154,7 @@ class CurlLoop::Transfer final : public HttpResponse {
   std::size_t enough_bytes_ = first_buffered_bytes;  // of it, until somebody has read them
   bool paused_ = false;
   std::optional<CURLcode> ended_;
+  std::optional<Error> refused_;  // to dial an address of the host, the first of them
   // Of the body, since its pace was last looked at: what came, and how long that was waited for.
   std::size_t came_bytes_ = 0;
   std::chrono::steady_clock::duration waited_{};
@@ -267,6 +298,8 @@ CurlLoop::Transfer::Transfer(std::shared_ptr<Impl> impl, HttpRequest request)
   set(easy_, CURLOPT_USERAGENT, "staithe/" STAITHE_VERSION);
   set(easy_, CURLOPT_BUFFERSIZE, curl_buffer_bytes);
   set(easy_, CURLOPT_MAXAGE_CONN, max_idle_seconds);
+  set(easy_, CURLOPT_OPENSOCKETFUNCTION, &Transfer::on_open_socket);
+  set(easy_, CURLOPT_OPENSOCKETDATA, this);
   set(easy_, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request_.limits.connect.count()));
   set(easy_, CURLOPT_ERRORBUFFER, error_text_.data());
   set(easy_, CURLOPT_HEADERFUNCTION, &Transfer::on_header);
@@ -368,7 +401,7 @@ asio::awaitable<bool> CurlLoop::Transfer::read(std::vector<char>& piece) {
 void CurlLoop::Transfer::check_pace() {
   if (waited_ < request_.limits.stall) return;
   const double seconds = std::chrono::duration<double>(waited_).count();
-  if (static_cast<double>(came_bytes_) < seconds * least_bytes_per_second && !ended_)
+  if (static_cast<double>(came_bytes_) < seconds * stalled_below_bytes_per_second && !ended_)
     throw Failure(Errc::unreachable, where() + " sent only " + std::to_string(came_bytes_) +
                                          " bytes of a body in " +
                                          std::to_string(request_.limits.stall.count()) + " ms");
@@ -426,6 +459,19 @@ std::size_t CurlLoop::Transfer::on_body(char* data, std::size_t, std::size_t siz
   return size;
 }
 
+// Called for each address that is tried, when everything that could change it has been done.
+curl_socket_t CurlLoop::Transfer::on_open_socket(void* self, curlsocktype, curl_sockaddr* address) {
+  auto& transfer = *static_cast<Transfer*>(self);
+  const auto target = address_in(*address);
+  if (!target) return CURL_SOCKET_BAD;
+  if (auto allowed = may_dial(transfer.request_.host_named_by, transfer.dialled_host(), *target);
+      !allowed) {
+    if (!transfer.refused_) transfer.refused_ = std::move(allowed.error());
+    return CURL_SOCKET_BAD;
+  }
+  return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 CURLcode CurlLoop::Transfer::on_ssl_context(CURL*, void* context, void* self) {
   SSL_CTX_set_cert_verify_callback(static_cast<SSL_CTX*>(context), &Transfer::on_certificate, self);
   return CURLE_OK;
@@ -455,18 +501,25 @@ void CurlLoop::Transfer::throw_ended() {
                                                " bytes");
   const CURLcode code = ended_.value_or(CURLE_OK);
   if (code == CURLE_OK) throw Failure(Errc::upstream_nonsense, where() + " sent no HTTP response");
+  // Of a host with other addresses besides, what became of those is the news.
+  if (refused_ && code == CURLE_COULDNT_CONNECT) throw Failure(*refused_);
   if (code == CURLE_OUT_OF_MEMORY)  // What libcurl calls a header line beyond its own limit.
     throw Failure(Errc::upstream_nonsense, where() + " sent a header line of more than 100 KiB");
   const char* cause = error_text_[0] ? error_text_.data() : curl_easy_strerror(code);
   throw Failure(classify(code), where() + ": " + printable(cause, 300));
 }
 
-CurlLoop::CurlLoop(asio::any_io_executor loop) : impl_(std::make_shared<Impl>(loop)) {}
+CurlLoop::CurlLoop(asio::any_io_executor loop) {
+  for (auto& pool : pools_) pool = std::make_shared<Impl>(loop);
+}
 
-CurlLoop::~CurlLoop() { impl_->close(); }
+CurlLoop::~CurlLoop() {
+  for (const auto& pool : pools_) pool->close();
+}
 
 asio::awaitable<std::unique_ptr<HttpResponse>> CurlLoop::send(HttpRequest request) {
-  auto transfer = std::make_unique<Transfer>(impl_, std::move(request));
+  const auto& pool = pools_.at(static_cast<std::size_t>(request.host_named_by));
+  auto transfer = std::make_unique<Transfer>(pool, std::move(request));
   co_await transfer->start();
   co_return transfer;
 }

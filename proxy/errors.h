@@ -1,8 +1,8 @@
 // How an Errc is told to a client: one table of HTTP status and OCI error code.
 //
-// No client is ever answered 401 or 429: the one makes clients send somebody else's credentials,
+// No client is answered 401 or 429 by it: the one makes clients send somebody else's credentials,
 // the other makes them hammer (registry-clients.md, section 1). What the daemon may not read is
-// 403.
+// 403. Where callers prove their own right (verify_callers), and nowhere else, Proxy asks them.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 #include "proxy/front.h"
 
 #include <linux/sockios.h>
+#include <openssl/crypto.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -252,7 +253,7 @@ class Front::Loop {
           visitor.goes_ = verdict == Plain::no;
           break;
         }
-        more = append(request);
+        more = append(visitor, request);
         if (!more) {
           visitor.goes_ = true;
           break;
@@ -270,7 +271,7 @@ class Front::Loop {
         // The next head has its own time.
         visitor.in_head_ = false;
         if (!send(visitor, batch)) {
-          visitor.unread_.assign(bytes);
+          keep(visitor, bytes);
           return;
         }
       }
@@ -279,9 +280,16 @@ class Front::Loop {
     settle(visitor, bytes);
   }
 
+  // What was received and is not answered yet stays in one place: it may hold a credential, which
+  // no plain request does.
+  static void keep(Visitor& visitor, std::string_view rest) {
+    visitor.unread_.assign(rest);
+    if (!rest.empty()) OPENSSL_cleanse(const_cast<char*>(rest.data()), rest.size());
+  }
+
   // Nothing is left to be sent, and of `rest` nothing to be answered now.
   void settle(Visitor& visitor, std::string_view rest) {
-    visitor.unread_.assign(rest);
+    keep(visitor, rest);
     if (rest.empty() && visitor.unread_.capacity() > 64) visitor.unread_.shrink_to_fit();
     if (rest.empty()) {
       visitor.deadline_ = steady_now_ + front_.limits_.idle_timeout;
@@ -298,15 +306,17 @@ class Front::Loop {
   }
 
   // False if it cannot be answered here.
-  bool append(const PlainRequest& request) {
+  bool append(const Visitor& visitor, const PlainRequest& request) {
     // At this level every request is a line in the log, which the main loop writes.
-    if (!rules_.everybody || log::enabled(log::Level::debug)) return false;
+    if (log::enabled(log::Level::debug)) return false;
     if (rules_.hosts && request.host != good_host_) {
       if (!rules_.hosts->accepts(request.host)) return false;
       good_host_ = request.host;
     }
     AnswerPtr answer = front_.answers_.find(request.target, now_);
     if (!answer) return false;
+    if (!rules_.everybody && !visitor.pass_.covers(answer->registry, rules_version_, now_))
+      return false;
     Visitor::Piece piece;
     piece.begin = 0;
     piece.end = request.head ? answer->head_size + 2 : answer->text.size();
@@ -416,7 +426,7 @@ class Front::Loop {
     backlog.pace.rest(steady_now_);
     backlog.pieces.shrink_to_fit();
     wait_for(visitor, EPOLLIN);
-    const std::string unread = std::exchange(visitor.unread_, {});
+    auth::WipedText unread = std::exchange(visitor.unread_, {});
     if (visitor.goes_ || visitor.ends_ || unread.empty()) {
       settle(visitor, unread);
     } else {
@@ -486,9 +496,7 @@ void Front::serve(ConnectionLimits limits, OnBack on_back) {
     loops_[slot] = std::make_unique<Loop>(*this, slot);
 }
 
-bool Front::open() const {
-  return !draining_ && admission_.rules().everybody && !log::enabled(log::Level::debug);
-}
+bool Front::open() const { return !draining_ && !log::enabled(log::Level::debug); }
 
 void Front::take(Visitor& visitor) {
   next_ = (next_ + 1) % loops_.size();

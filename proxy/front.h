@@ -32,6 +32,7 @@
 
 #include "proxy/admission.h"
 #include "proxy/answers.h"
+#include "proxy/auth/wiping_allocator.h"
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
 #include "proxy/pace.h"
@@ -42,9 +43,9 @@ namespace staithe::proxy {
 // A connection that is here. Made and destroyed on the main loop.
 class Visitor : public Crowd::Guest {
  public:
-  // Until when its first, or next, request has to come.
-  Visitor(int descriptor, Peer owner, SteadyTime next_request_by)
-      : fd(descriptor), user(owner), deadline_(next_request_by) {}
+  // Until when its first, or next, request has to come. `pass`: what its user may be answered.
+  Visitor(int descriptor, Peer owner, SteadyTime next_request_by, Pass pass)
+      : fd(descriptor), user(owner), pass_(std::move(pass)), deadline_(next_request_by) {}
 
   // Main loop's.
   const int fd;
@@ -87,10 +88,11 @@ class Visitor : public Crowd::Guest {
   std::uint32_t batches_seen_ = 0;  // both the main loop's
   bool busy_seen_ = false;
 
+  const Pass pass_;
   // Its thread's.
   using Hook = boost::intrusive::list_member_hook<>;
   Hook here_;
-  std::string unread_;  // received and not answered: the beginning of a request, mostly nothing
+  auth::WipedText unread_;  // received and not answered: the beginning of a request, mostly nothing
   std::unique_ptr<Backlog> backlog_;
   SteadyTime deadline_;
   bool in_head_ = false;
@@ -112,7 +114,7 @@ class Front {
   // On the main loop. `bytes`: received and not answered; until `deadline` the head has to be
   // whole.
   using OnBack =
-      std::function<void(Visitor& visitor, Back why, std::string bytes, SteadyTime deadline)>;
+      std::function<void(Visitor& visitor, Back why, auth::WipedText bytes, SteadyTime deadline)>;
 
   // All outlive it. `count` threads, at most RequestMeter::most_threads, which inherit the signal
   // mask. Of `meter` their slots are this front's.
@@ -127,6 +129,9 @@ class Front {
   void serve(ConnectionLimits limits, OnBack on_back);
   // False while nobody can be answered here.
   bool open() const;
+  // Also those of whom nothing is known yet. Where a user has to be judged they would only be sent
+  // back.
+  bool open_to_newcomers() const { return open() && admission_.rules().everybody; }
   // Main loop's. It stays until `on_back` is told.
   void take(Visitor& visitor);
   // All come back: at once, or when they have taken their answer. Who has just come, or whose

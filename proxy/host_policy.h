@@ -14,7 +14,11 @@ class HostPolicy {
   // Host values from [access] hosts, with or without a port.
   HostPolicy(const std::vector<std::string>& listen, const std::vector<std::string>& hosts);
 
-  // True for a Host that names this machine's loopback, or is configured.
+  // True for a Host (request_head.h: is_host) that names this machine's loopback, or is configured.
+  // Names are compared as they are written, without regard to case: "localhost." and other
+  // spellings of ::1 are none of them. Of loopback names and of those configured without a port any
+  // port is taken: a forwarded port reaches us under another one, and no page can be served under
+  // such a name by somebody else's name server.
   bool accepts(std::string_view host) const;
 
  private:
@@ -22,7 +26,9 @@ class HostPolicy {
   std::vector<std::string> exact_;  // configured with a port
 };
 
-// True if the fields that browsers add say that another site's page makes this request.
+// True if the fields that browsers add say that another site's page makes this request. A browser
+// adds Origin wherever an answer could be read or something be changed, and Sec-Fetch-Site to all.
+// Referer is not asked: a page decides what stands there, and Go's client adds it after redirects.
 bool is_cross_site(std::string_view sec_fetch_site, std::string_view origin);
 
 }  // namespace staithe::proxy

@@ -17,16 +17,27 @@
 #include <vector>
 
 #include "proxy/auth/secret.h"
+#include "proxy/dial_policy.h"
 #include "proxy/url.h"
 
 namespace staithe::proxy {
 
 namespace asio = boost::asio;
 
-// Header fields in the order received; names compare without case (RFC 9110 section 5.1).
+// Header fields in the order received; names compare without case (RFC 9110 section 5.1). Values
+// are wiped when they go, since one may be a credential.
 class Headers {
  public:
   using Field = std::pair<std::string, std::string>;
+
+  Headers() = default;
+  Headers(const Headers&) = default;
+  Headers(Headers&&) noexcept = default;
+  Headers& operator=(const Headers&) = default;
+  Headers& operator=(Headers&&) noexcept = default;
+  ~Headers() {
+    for (auto& [name, value] : fields_) auth::wipe(value);
+  }
 
   void add(std::string name, std::string value) {
     fields_.emplace_back(std::move(name), std::move(value));
@@ -68,6 +79,8 @@ struct HttpRequest {
   // its DER form in hex, as Service Fabric tells it; empty = as above.
   std::string certificate_thumbprint = {};
   std::string connect_to = {};  // "host:port" to dial instead of the URL's; empty = the URL's
+  // Of the host that is dialled: who does not say it is dialled at public addresses alone.
+  HostNamedBy host_named_by = HostNamedBy::upstream;
   HttpLimits limits;
 };
 
@@ -94,7 +107,8 @@ class HttpClient {
   virtual ~HttpClient() = default;
 
   // Throws Failure: unreachable (DNS, connect, TLS, time-out), upstream_failed (broken off),
-  // upstream_nonsense (head beyond the limit or not HTTP). Any status is a response, not an error.
+  // upstream_nonsense (an address that may_dial() refuses, a head beyond the limit or not HTTP).
+  // Any status is a response, not an error.
   virtual asio::awaitable<std::unique_ptr<HttpResponse>> send(HttpRequest request) = 0;
 };
 

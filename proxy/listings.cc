@@ -7,50 +7,7 @@ namespace {
 // A list of 10,000 tags of 128 characters is 1.3 MB.
 constexpr std::size_t max_listing_bytes = 8 * 1024 * 1024;
 
-// The parameter `name` of a query, with its name, as it stands there.
-std::string_view parameter(std::string_view query, std::string_view name) {
-  while (!query.empty()) {
-    const std::size_t end = query.find('&');
-    const std::string_view pair = query.substr(0, end);
-    if (pair.starts_with(name) && pair.substr(name.size()).starts_with('=')) return pair;
-    if (end == std::string_view::npos) break;
-    query.remove_prefix(end + 1);
-  }
-  return {};
-}
-
 }  // namespace
-
-std::string rewrite_link(std::string_view link, std::string_view request_target) {
-  const std::size_t open = link.find('<');
-  const std::size_t close = link.find('>');
-  if (open == std::string_view::npos || close == std::string_view::npos || close < open ||
-      link.find("rel=\"next\"", close) == std::string_view::npos)
-    return {};
-  const std::string_view target = link.substr(open + 1, close - open - 1);
-  const std::size_t question = target.find('?');
-  if (question == std::string_view::npos) return {};
-  const std::string_view next = target.substr(question + 1);
-  const std::size_t own_question = request_target.find('?');
-  std::string result = "<";
-  result += request_target.substr(0, own_question);
-  char separator = '?';
-  const auto append = [&](std::string_view pair) {
-    if (pair.empty()) return;
-    for (const char c : pair) {
-      if (c <= ' ' || c >= '\x7f' || c == '<' || c == '>' || c == '"') return;
-    }
-    result += separator;
-    result += pair;
-    separator = '&';
-  };
-  append(parameter(next, "last"));
-  append(parameter(next, "n"));
-  if (separator == '?') return {};
-  if (own_question != std::string_view::npos)
-    append(parameter(request_target.substr(own_question + 1), "ns"));
-  return result + ">; rel=\"next\"";
-}
 
 asio::awaitable<Outcome> serve_listing(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::string what, Errc absent) {

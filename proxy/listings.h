@@ -5,6 +5,7 @@
 #include <string>
 
 #include "proxy/connection.h"
+#include "proxy/listing_link.h"
 #include "proxy/outcome.h"
 #include "proxy/registries.h"
 
@@ -14,9 +15,5 @@ namespace staithe::proxy {
 // to the next page is rewritten to this daemon, with the path and the ?ns= of the request.
 asio::awaitable<Outcome> serve_listing(Exchange& exchange, RegistryPtr registry,
                                        std::string repository, std::string what, Errc absent);
-
-// The Link field for the client: the path of its own request with the parameters of upstream's next
-// page (and the ?ns= that it sent). Empty if upstream's is none that we understand. Pure.
-std::string rewrite_link(std::string_view link, std::string_view request_target);
 
 }  // namespace staithe::proxy

@@ -15,6 +15,7 @@
 #include "proxy/absences.h"
 #include "proxy/answers.h"
 #include "proxy/connection.h"
+#include "proxy/manifest_check.h"
 #include "proxy/outcome.h"
 #include "proxy/reference.h"
 #include "proxy/registries.h"
@@ -29,12 +30,6 @@ inline constexpr std::string_view accepted_types =
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json, "
     "application/vnd.oci.artifact.manifest.v1+json, */*;q=0.1";
-
-// Upstream's document as a manifest, if it is one: within the size limit, of the digest wanted (or
-// told by `told_digest`), with one meaning (not index and manifest at once, and of the media type
-// that it says itself, CVE-2021-41190). Pure. Errc::upstream_nonsense.
-Result<cache::Manifest> check_manifest(std::string_view content_type, std::string bytes,
-                                       const cache::Digest* wanted, std::string_view told_digest);
 
 class Manifests {
  public:

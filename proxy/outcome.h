@@ -13,6 +13,7 @@ enum class Outcome {
   collapsed,  // from upstream by a transfer that another request had started
   stale,      // from the cache, because upstream failed
   pass,       // from upstream, not stored
+  denied,     // not to this caller
 };
 
 constexpr std::string_view cache_status(Outcome outcome) {
@@ -29,6 +30,8 @@ constexpr std::string_view cache_status(Outcome outcome) {
       return "staithe; fwd=stale";
     case Outcome::pass:
       return "staithe; fwd=bypass";
+    case Outcome::denied:
+      return "staithe; fwd=miss; detail=denied";
   }
   return "staithe";
 }

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <span>
 
 #include "proxy/tcp_table.h"
 
@@ -87,6 +88,12 @@ Peer somebody(unsigned uid) {
   return uid;
 }
 
+// Of the other socket.
+struct Owner {
+  Peer user;
+  std::uint64_t cgroup = 0;
+};
+
 struct Question {
   nlmsghdr header;
   inet_diag_req_v2 body;
@@ -99,7 +106,25 @@ void forget_answers(int netlink) {
   }
 }
 
-Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs) {
+// Kernels from 5.9 on say it without being asked for it; 0 if this one does not. `answer`: the
+// whole message.
+std::uint64_t cgroup_in(std::span<const char> answer) {
+  std::size_t at = NLMSG_LENGTH(sizeof(inet_diag_msg));
+  while (at + NLA_HDRLEN <= answer.size()) {
+    nlattr attribute{};
+    std::memcpy(&attribute, answer.data() + at, sizeof attribute);
+    if (attribute.nla_len < NLA_HDRLEN || attribute.nla_len > answer.size() - at) return 0;
+    std::uint64_t id = 0;
+    if (attribute.nla_type == INET_DIAG_CGROUP_ID && attribute.nla_len == NLA_HDRLEN + sizeof id) {
+      std::memcpy(&id, answer.data() + at + NLA_HDRLEN, sizeof id);
+      return id;
+    }
+    at += NLA_ALIGN(attribute.nla_len);
+  }
+  return 0;
+}
+
+Owner ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs) {
   static std::uint32_t last_sequence = 0;
   const std::uint32_t sequence = ++last_sequence;
   Question question{};
@@ -120,7 +145,7 @@ Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs)
   if (::sendto(netlink, &question, sizeof question, MSG_DONTWAIT,
                reinterpret_cast<const sockaddr*>(&kernel),
                sizeof kernel) != static_cast<ssize_t>(sizeof question))
-    return std::nullopt;
+    return {};
 
   alignas(nlmsghdr) std::array<char, 8192> buffer;
   sockaddr_nl from{};
@@ -128,42 +153,37 @@ Peer ask(int netlink, unsigned family, const TcpEnd& ours, const TcpEnd& theirs)
   const ssize_t got = ::recvfrom(netlink, buffer.data(), buffer.size(), MSG_DONTWAIT,
                                  reinterpret_cast<sockaddr*>(&from), &from_size);
   if (got < static_cast<ssize_t>(NLMSG_LENGTH(sizeof(inet_diag_msg))) || from.nl_pid != 0)
-    return std::nullopt;  // an error, or not the kernel
+    return {};  // an error, or not the kernel
   const auto* const header = reinterpret_cast<const nlmsghdr*>(buffer.data());
   if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_seq != sequence ||
       header->nlmsg_len > static_cast<std::uint32_t>(got) ||
       header->nlmsg_len < NLMSG_LENGTH(sizeof(inet_diag_msg)))
-    return std::nullopt;
+    return {};
   const auto* const found = reinterpret_cast<const inet_diag_msg*>(NLMSG_DATA(header));
   const unsigned found_family = found->idiag_family;
   const bool same = (found_family == AF_INET || found_family == AF_INET6) &&
                     tcp_end(found_family, found->id.idiag_src, found->id.idiag_sport) == theirs &&
                     tcp_end(found_family, found->id.idiag_dst, found->id.idiag_dport) == ours;
   // Without an inode no process holds the socket, and the uid says nothing.
-  if (!same || !is_connected(found->idiag_state) || found->idiag_inode == 0) return std::nullopt;
-  return somebody(found->idiag_uid);
+  if (!same || !is_connected(found->idiag_state) || found->idiag_inode == 0) return {};
+  return {.user = somebody(found->idiag_uid),
+          .cgroup = cgroup_in({buffer.data(), header->nlmsg_len})};
 }
 
 // As systemd's RestrictAddressFamilies=, a container's seccomp profile and SELinux say it.
 bool is_forbidden(int error) { return error == EAFNOSUPPORT || error == EPERM || error == EACCES; }
 
 // An IPv6 socket stands in the second list, also when it is connected by IPv4.
-Peer look_up(const TcpEnd& ours, const TcpEnd& theirs) {
+Owner look_up(const TcpEnd& ours, const TcpEnd& theirs) {
   for (const char* const name : {"/proc/self/net/tcp", "/proc/self/net/tcp6"}) {
     std::ifstream table(name);
     const auto line = find_tcp_line(table, theirs, ours);
-    if (line && is_connected(line->state) && line->inode != 0) return somebody(line->uid);
+    if (line && is_connected(line->state) && line->inode != 0) return {.user = somebody(line->uid)};
   }
-  return std::nullopt;
+  return {};
 }
 
-}  // namespace
-
-bool TcpEnd::operator==(const TcpEnd& other) const {
-  return port == other.port && std::memcmp(&address, &other.address, sizeof address) == 0;
-}
-
-Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs) {
+Owner owner_of(const TcpEnd& ours, const TcpEnd& theirs) {
   const bool v4 = IN6_IS_ADDR_V4MAPPED(&ours.address) && IN6_IS_ADDR_V4MAPPED(&theirs.address);
   const unsigned family = v4 ? AF_INET : AF_INET6;
   if (given_netlink >= 0) {
@@ -172,11 +192,34 @@ Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs) {
   }
   const int netlink =
       ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
-  if (netlink < 0) return is_forbidden(errno) ? look_up(ours, theirs) : std::nullopt;
-  const Peer peer = ask(netlink, family, ours, theirs);
+  if (netlink < 0) return is_forbidden(errno) ? look_up(ours, theirs) : Owner();
+  const Owner owner = ask(netlink, family, ours, theirs);
   ::close(netlink);
-  return peer;
+  return owner;
 }
+
+// Nobody's if it is no TCP connection.
+Owner owner_by_tcp(int fd, const sockaddr_storage& local) {
+  sockaddr_storage remote{};
+  socklen_t size = sizeof remote;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &size) != 0) return {};
+  const auto ours = tcp_end(local);
+  const auto theirs = tcp_end(remote);
+  return ours && theirs ? owner_of(*ours, *theirs) : Owner();
+}
+
+bool local_address_of(int fd, sockaddr_storage& local) {
+  socklen_t size = sizeof local;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) == 0;
+}
+
+}  // namespace
+
+bool TcpEnd::operator==(const TcpEnd& other) const {
+  return port == other.port && std::memcmp(&address, &other.address, sizeof address) == 0;
+}
+
+Peer tcp_peer(const TcpEnd& ours, const TcpEnd& theirs) { return owner_of(ours, theirs).user; }
 
 void ask_peers_through(int netlink) {
   if (given_netlink >= 0) ::close(given_netlink);
@@ -185,20 +228,18 @@ void ask_peers_through(int netlink) {
 
 Peer peer_of(int fd) {
   sockaddr_storage local{};
-  socklen_t size = sizeof local;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return std::nullopt;
-  if (local.ss_family == AF_UNIX) {
-    ucred credentials{};
-    size = sizeof credentials;
-    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return std::nullopt;
-    return somebody(credentials.uid);
-  }
-  sockaddr_storage remote{};
-  size = sizeof remote;
-  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &size) != 0) return std::nullopt;
-  const auto ours = tcp_end(local);
-  const auto theirs = tcp_end(remote);
-  return ours && theirs ? tcp_peer(*ours, *theirs) : std::nullopt;
+  if (!local_address_of(fd, local)) return std::nullopt;
+  if (local.ss_family != AF_UNIX) return owner_by_tcp(fd, local).user;
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return std::nullopt;
+  return somebody(credentials.uid);
+}
+
+std::uint64_t cgroup_of(int fd) {
+  sockaddr_storage local{};
+  if (!local_address_of(fd, local) || local.ss_family == AF_UNIX) return 0;
+  return owner_by_tcp(fd, local).cgroup;
 }
 
 }  // namespace staithe::proxy

@@ -18,9 +18,24 @@ namespace staithe::proxy {
 // A uid, or nullopt where the kernel cannot tell.
 using Peer = std::optional<unsigned>;
 
+// Who calls, and by which connection, for those who want to know more of him.
+struct Caller {
+  Caller(Peer of_user, int by_connection = -1)  // NOLINT: implicit on purpose
+      : user(of_user), connection(by_connection) {}
+
+  Peer user;
+  int connection;  // a descriptor of somebody else's; -1: there is none
+};
+
 // Of a connected socket. Takes some microseconds and never waits: a question about a TCP connection
 // is answered by the kernel while it is being put.
 Peer peer_of(int fd);
+
+// The cgroup in which the other socket of a TCP connection over loopback was made, by its number,
+// which is the inode of its directory; 0 where the kernel does not tell (a Unix socket, a peer that
+// is gone, a process that may ask nothing but the kernel's list). It is for people to read: a
+// process may be moved to another cgroup, and nothing is allowed for it.
+std::uint64_t cgroup_of(int fd);
 
 // One end of a TCP connection; IPv4 as the mapped IPv6 address, since one end may be an IPv6 socket
 // and the other not.

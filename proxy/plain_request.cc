@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
+#include <utility>
 
 #include "proxy/http.h"
+#include "proxy/request_head.h"
 #include "proxy/trace.h"
 
 namespace staithe::proxy {
 
 namespace {
-
-using namespace std::string_view_literals;
 
 // What a character may stand in.
 constexpr unsigned char in_target = 1;
@@ -20,12 +19,14 @@ constexpr unsigned char in_value = 4;
 
 constexpr std::array<unsigned char, 256> places = [] {
   std::array<unsigned char, 256> table{};
-  for (unsigned c = 0x21; c < 0x7f; ++c) table[c] = in_target | in_value;
-  table[' '] = in_value;
-  for (const char c : "!#$%&'*+-.^_`|~"sv) table[static_cast<unsigned char>(c)] |= in_name;
-  for (unsigned c = '0'; c <= '9'; ++c) table[c] |= in_name;
-  for (unsigned c = 'a'; c <= 'z'; ++c) table[c] |= in_name;
-  for (unsigned c = 'A'; c <= 'Z'; ++c) table[c] |= in_name;
+  for (unsigned c = ' '; c < 0x7f; ++c) table[c] = in_value;
+  for (const char c : token_signs) table[static_cast<unsigned char>(c)] |= in_name;
+  for (const char c : target_signs) table[static_cast<unsigned char>(c)] |= in_target;
+  for (unsigned c = '0'; c <= '9'; ++c) table[c] |= in_name | in_target;
+  for (unsigned c = 'a'; c <= 'z'; ++c) table[c] |= in_name | in_target;
+  for (unsigned c = 'A'; c <= 'Z'; ++c) table[c] |= in_name | in_target;
+  // "Content_Length" is not for here to judge.
+  table['_'] &= static_cast<unsigned char>(~in_name);
   return table;
 }();
 
@@ -49,8 +50,11 @@ bool is_recorded(std::string_view traceparent) {
 // Of a request that somebody has to think about.
 bool needs_thought(std::string_view name, std::string_view value) {
   switch (name.front() | 0x20) {
+    case 'a':
+      return iequals(name, "Authorization");
     case 'c':
-      return iequals(name, "Content-Length") ||
+      return iequals(name, "Content-Length") || iequals(name, "Content-Type") ||
+             iequals(name, "Cookie") ||
              (iequals(name, "Connection") && !iequals(value, "keep-alive"));
     case 'e':
       return iequals(name, "Expect");
@@ -61,17 +65,42 @@ bool needs_thought(std::string_view name, std::string_view value) {
     case 'p':
       return starts_alike(name, "Proxy-");
     case 'r':
-      return iequals(name, "Range");
+      return iequals(name, "Range") || iequals(name, "Referer");
     case 's':
       return starts_alike(name, "Sec-");
     case 't':
-      return iequals(name, "Transfer-Encoding") || iequals(name, "TE") ||
+      return starts_alike(name, "Transfer-Encoding") || iequals(name, "TE") ||
              iequals(name, "Trailer") || (iequals(name, "traceparent") && is_recorded(value));
     case 'u':
       return iequals(name, "Upgrade");
+    case 'x':
+      return starts_alike(name, "X-Registry-");
     default:
       return false;
   }
+}
+
+// Of the fields that stand once, those that are here at all; the others need thought.
+class OnceFields {
+ public:
+  // False for a second one.
+  bool take(std::string_view name) {
+    if (name.size() == 10 && iequals(name, "Connection")) return !std::exchange(connection_, true);
+    if (name.size() == 13 && iequals(name, "Authorization"))
+      return !std::exchange(authorization_, true);
+    return true;
+  }
+
+ private:
+  bool connection_ = false;
+  bool authorization_ = false;
+};
+
+// Most targets are seen at once to be as they should.
+bool is_plain_target(std::string_view target) {
+  const bool is_simple = !target.starts_with("//") && target.find('%') == std::string_view::npos &&
+                         target.find("/.") == std::string_view::npos;
+  return is_simple || is_target(target);
 }
 
 // The rest of a line that has to be `wanted`, whatever of it is there.
@@ -90,9 +119,13 @@ Plain parse(std::string_view bytes, PlainRequest& request) {
   const std::size_t path_size = run_of(rest, in_target);
   request.target = {rest.data() - 1, path_size + 1};
   rest.remove_prefix(path_size);
+  // What is there of it may end in the middle of an escape.
+  if (rest.empty()) return Plain::begun;
+  if (!is_plain_target(request.target)) return Plain::no;
   if (const Plain version = expect(rest, " HTTP/1.1\r\n"); version != Plain::yes) return version;
   request.host = {};
-  for (;;) {
+  OnceFields once;
+  for (std::size_t fields = 0;; ++fields) {
     if (rest.empty()) return Plain::begun;
     if (rest.front() == '\r') {
       if (const Plain end = expect(rest, "\r\n"); end != Plain::yes) return end;
@@ -103,17 +136,17 @@ Plain parse(std::string_view bytes, PlainRequest& request) {
     const std::string_view name = rest.substr(0, run_of(rest, in_name));
     rest.remove_prefix(name.size());
     if (rest.empty()) return Plain::begun;
-    if (name.empty() || rest.front() != ':') return Plain::no;
+    if (name.empty() || rest.front() != ':' || fields == most_fields) return Plain::no;
     rest.remove_prefix(1);
     std::string_view value = rest.substr(0, run_of(rest, in_value));
     rest.remove_prefix(value.size());
     if (const Plain line = expect(rest, "\r\n"); line != Plain::yes) return line;
     while (value.starts_with(' ')) value.remove_prefix(1);
-    while (value.ends_with(' ')) value.remove_suffix(1);
+    if (value.ends_with(' ')) return Plain::no;
     if (iequals(name, "Host")) {
-      if (!request.host.empty() || value.empty()) return Plain::no;
+      if (!request.host.empty() || !is_host(value)) return Plain::no;
       request.host = value;
-    } else if (needs_thought(name, value)) {
+    } else if (!once.take(name) || needs_thought(name, value)) {
       return Plain::no;
     }
   }

@@ -1,6 +1,6 @@
-// The requests that can be answered without a second thought, told from all others: pure, and
-// strict where Beast is lenient. What it takes Beast takes too, and reads alike; for whatever it is
-// not sure about, proxy/connection.h is asked.
+// The requests that can be answered without a second thought, told from all others: pure. What it
+// takes proxy/request_head.h takes too, and reads alike; for whatever it is not sure about, that is
+// asked, by way of proxy/connection.h.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 namespace staithe::proxy {
 
 // A GET or HEAD in HTTP/1.1, in origin form, with exactly one Host, without a body, range,
-// condition, origin or wish for the connection other than to keep it.
+// condition, origin, credential or wish for the connection other than to keep it.
 struct PlainRequest {
   bool head = false;
   std::string_view target;

@@ -1,5 +1,7 @@
 #include "proxy/proxy.h"
 
+#include <algorithm>
+
 #include "cache/log.h"
 #include "proxy/errors.h"
 #include "proxy/listings.h"
@@ -10,6 +12,33 @@ namespace {
 
 // Requests whose way is told, per second: who calls decides which, and the log is not his.
 constexpr std::size_t most_traced = 20;
+
+// For clients that look at it before they send a credential (skopeo, podman), and for those that
+// wait to be asked (containerd).
+constexpr std::string_view challenge = "Basic realm=\"staithe\", charset=\"UTF-8\"";
+
+// The name that a request for content has; null for what has none.
+const ImageName* name_of(const Route& route) {
+  return std::visit(
+      [](const auto& r) -> const ImageName* {
+        if constexpr (requires { r.name; }) {
+          return &r.name;
+        } else {
+          return nullptr;
+        }
+      },
+      route);
+}
+
+// By which a caller's right to the repository is shown: what it asks for, or what it is about.
+std::string proof_of(const Route& route) {
+  if (const auto* manifest = std::get_if<ManifestRoute>(&route))
+    return "manifests/" + manifest->reference.to_string();
+  if (const auto* blob = std::get_if<BlobRoute>(&route)) return "blobs/" + blob->digest.to_string();
+  if (const auto* referrers = std::get_if<ReferrersRoute>(&route))
+    return "manifests/" + referrers->digest.to_string();
+  return "tags/list?n=1";
+}
 
 asio::awaitable<Outcome> answer_local(Exchange& exchange, int status, std::string_view body) {
   exchange.add("Cache-Status", cache_status(Outcome::local));
@@ -23,6 +52,18 @@ RequestKind kind_of(const Route& route) {
   if (std::holds_alternative<TagsRoute>(route)) return RequestKind::tags;
   if (std::holds_alternative<ReferrersRoute>(route)) return RequestKind::referrers;
   return RequestKind::other;
+}
+
+// Which lists the user is not on: those of one registry, or, if that is empty, of all.
+std::string denial_of(unsigned uid, const std::string& registry) {
+  const std::string user = "the user with uid " + std::to_string(uid);
+  if (registry.empty())
+    return user +
+           " may not use this machine's identity; root can add the user to access.users, or one of "
+           "its groups to access.groups, in staithe.toml";
+  return user + " may not pull from " + registry +
+         " here; root can add the user to users, or one of its groups to groups, of its own "
+         "[registry.access] in staithe.toml";
 }
 
 RequestResult result_of(Outcome outcome) {
@@ -39,6 +80,8 @@ RequestResult result_of(Outcome outcome) {
       return RequestResult::stale;
     case Outcome::pass:
       return RequestResult::pass;
+    case Outcome::denied:
+      return RequestResult::denied;
   }
   return RequestResult::local;
 }
@@ -105,7 +148,7 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   exchange.trace() = trace_of(request);
   exchange.add("Docker-Distribution-Api-Version", "registry/2.0");
   const auto hosts = admission_.hosts();
-  if (hosts && !request.host.empty() && !hosts->accepts(request.host)) {
+  if (hosts && !hosts->accepts(request.host)) {
     ++traffic_.denied_host;
     exchange.account().result = RequestResult::denied;
     co_await exchange.reply_error(403, "DENIED",
@@ -150,6 +193,7 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
       exchange.account().result = result_of(outcome);
       switch (outcome) {
         case Outcome::local:
+        case Outcome::denied:
           break;
         case Outcome::hit:
           ++traffic_.hits;
@@ -186,17 +230,44 @@ asio::awaitable<void> Proxy::handle(Exchange& exchange) {
   co_await exchange.reply_error(reply.status, reply.code, error->detail);
 }
 
+// The entry of the registry whose content is asked for; null: of none, or of one that is not
+// configured.
+const RegistrySettings* Proxy::entry_of(std::string_view target) const {
+  const auto route = parse_route(target);
+  if (!route) return nullptr;
+  return std::visit(
+      [&](const auto& r) -> const RegistrySettings* {
+        if constexpr (requires { r.name; }) {
+          return registries_.entry(r.name.registry);
+        } else {
+          return nullptr;
+        }
+      },
+      *route);
+}
+
 // Answers if not. Never by a challenge: no password would help (registry-clients.md, section 1).
 asio::awaitable<bool> Proxy::may_use(Exchange& exchange) {
-  const MayUse rule = may_use_;  // a reload may replace it meanwhile
+  // A reload may replace all of it meanwhile.
+  const MayUse rule = may_use_;
+  const std::uint64_t version = admission_.version();
+  const RegistrySettings* const entry = entry_of(exchange.request().target);
+  std::optional<std::string> registry;
+  if (entry) registry = entry->name;
+  const bool by_own_list = entry && entry->access;
+  const std::optional<Instant> until = co_await rule(exchange.caller(), registry);
+  RequestMeter::Registry* const meter = registry ? &meter_.registry(*registry) : nullptr;
+  if (until) {
+    if (meter) exchange.pass().note(meter, version, *until);
+    co_return true;
+  }
   const Peer peer = exchange.peer();
-  if (co_await rule(peer)) co_return true;
   ++traffic_.denied;
+  if (!peer) ++traffic_.denied_unknown;
   exchange.account().result = RequestResult::denied;
+  exchange.account().registry = meter;
   const std::string message =
-      peer ? "the user with uid " + std::to_string(*peer) +
-                 " may not use this machine's identity; root can add the user to access.users, or "
-                 "one of its groups to access.groups, in staithe.toml"
+      peer ? denial_of(*peer, by_own_list ? registry.value() : std::string())
            : std::string(
                  "the kernel does not tell which user made this connection, so it may not use this "
                  "machine's identity; connect from this machine and its network namespace, or to a "
@@ -206,28 +277,88 @@ asio::awaitable<bool> Proxy::may_use(Exchange& exchange) {
   co_return false;
 }
 
+bool Proxy::wants_credential(std::string_view target) const {
+  if (std::ranges::none_of(registries_.configured(), &RegistrySettings::verify_callers))
+    return false;
+  const Result<Route> route = parse_route(target);
+  const ImageName* name = route ? name_of(*route) : nullptr;
+  if (!name || name->registry.empty()) return false;
+  const RegistrySettings* settings = match_registry(registries_.configured(), name->registry);
+  return settings && settings->verify_callers;
+}
+
+asio::awaitable<bool> Proxy::has_right(Exchange& exchange, RegistryPtr registry,
+                                       std::string repository, std::string what, bool named) {
+  CallerProofs::Verdict verdict;
+  bool anonymous = true;
+  {
+    // It is gone when the proof is, however long the answer then takes.
+    const auth::Secret field = exchange.take_credential();
+    Result<auth::CallerCredential> credential = auth::parse_caller_credential(field.reveal());
+    if (!credential) {
+      anonymous = false;
+      verdict.why = {Errc::unauthorized, credential.error().detail};
+    } else if (!judge_) {
+      verdict.why = {Errc::denied, "there is nobody here to judge callers"};
+    } else {
+      anonymous = credential->kind == auth::CallerCredential::Kind::anonymous;
+      const Judge judge = judge_;
+      verdict = co_await judge({.registry = registry,
+                                .repository = repository,
+                                .what = std::move(what),
+                                .credential = std::move(*credential),
+                                .peer = exchange.peer()});
+    }
+  }
+  if (verdict.proven) co_return true;
+  const std::string image = registry->name() + "/" + repository;
+  const bool asks = named && (anonymous || verdict.why.code == Errc::unauthorized);
+  // What is not there for somebody who is known is not there; to others nothing is said.
+  const bool refused = verdict.why.code == Errc::unauthorized || verdict.why.code == Errc::denied;
+  if (!anonymous && !refused) throw Failure(verdict.why);
+  std::string message;
+  if (!anonymous) {
+    message = verdict.why.detail;
+  } else if (named) {
+    message = image +
+              " is served only to callers who may read it themselves (verify_callers): log in, "
+              "under the address of this daemon, with your own account of " +
+              registry->name();
+  } else {
+    message = image +
+              " is served only to callers who may read it themselves (verify_callers), and a "
+              "request that names no registry is never asked for a password: write " +
+              registry->name() + " into the image's name, or pull it from there";
+  }
+  ++traffic_.denied_caller;
+  exchange.add("Cache-Status", cache_status(Outcome::denied));
+  if (asks) exchange.add("WWW-Authenticate", challenge);
+  co_await exchange.reply_error(asks ? 401 : 403, asks ? "UNAUTHORIZED" : "DENIED", message);
+  co_return false;
+}
+
 asio::awaitable<Outcome> Proxy::dispatch(Exchange& exchange, Route route) {
-  if (std::holds_alternative<PingRoute>(route))
+  if (std::holds_alternative<PingRoute>(route)) {
+    // Still a 200: dockerd, which would answer a 401 with somebody else's password, takes it for
+    // all that there is to know.
+    if (std::ranges::any_of(registries_.configured(), &RegistrySettings::verify_callers))
+      exchange.add("WWW-Authenticate", challenge);
     co_return co_await answer_local(exchange, 200, "{}");
+  }
   if (std::holds_alternative<LiveRoute>(route))
     co_return co_await answer_local(exchange, 200, R"({"status":"live"})");
   if (std::holds_alternative<ReadyRoute>(route))
     co_return co_await answer_local(exchange, ready_ ? 200 : 503,
                                     ready_ ? R"({"status":"ready"})" : R"({"status":"not ready"})");
 
-  const ImageName& name = std::visit(
-      [](const auto& r) -> const ImageName& {
-        if constexpr (requires { r.name; }) {
-          return r.name;
-        } else {
-          std::unreachable();
-        }
-      },
-      route);
+  const ImageName& name = *name_of(route);
   if (name.by_ns) exchange.add("OCI-Namespace", name.registry);
   const RegistryPtr registry = registries_.find(name.registry);
   exchange.account().registry = &meter_.registry(registry->settings().name);
   std::string repository = registry->canonical(name.repository);
+  if (registry->settings().verify_callers &&
+      !co_await has_right(exchange, registry, repository, proof_of(route), !name.registry.empty()))
+    co_return Outcome::denied;
   if (auto* manifest = std::get_if<ManifestRoute>(&route))
     co_return co_await manifests_.serve(exchange, registry, std::move(repository),
                                         std::move(manifest->reference));

@@ -30,29 +30,33 @@ constexpr std::array known_hosts = {
 constexpr std::array<std::string_view, 3> azure_storage = {
     "blob.core.windows.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net"};
 
-bool is_data_endpoint(const RedirectPolicy& policy, const std::string& host) {
+bool is_data_endpoint(const RedirectPolicy& policy, std::string_view host) {
   // name.<region>.data.<suffix>, of the same name as the registry.
   const std::string_view name =
       std::string_view(policy.registry.host).substr(0, policy.registry.host.find('.'));
   return std::ranges::any_of(policy.acr_suffixes, [&](const std::string& suffix) {
     if (!host_below(host, "data." + suffix)) return false;
-    const std::string_view rest = std::string_view(host).substr(0, host.size() - suffix.size() - 6);
+    const std::string_view rest = host.substr(0, host.size() - suffix.size() - 6);
     const std::size_t dot = rest.find('.');
     return rest.substr(0, dot) == name && dot != std::string_view::npos &&
            rest.find('.', dot + 1) == std::string_view::npos;
   });
 }
 
-bool is_known(const RedirectPolicy& policy, const std::string& host) {
-  const auto configured = [&](const std::string& entry) {
+bool is_configured(const RedirectPolicy& policy, std::string_view host) {
+  return std::ranges::any_of(policy.data_hosts, [&](const std::string& entry) {
     return entry.starts_with("*.") ? host_below(host, std::string_view(entry).substr(2))
                                    : host == entry;
-  };
-  if (std::ranges::any_of(policy.data_hosts, configured)) return true;
-  const auto builtin = [&](const KnownHosts& known) {
+  });
+}
+
+bool is_known_of_public_registry(const RedirectPolicy& policy, std::string_view host) {
+  return std::ranges::any_of(known_hosts, [&](const KnownHosts& known) {
     return host_under(policy.registry.host, known.registry) && host_under(host, known.data);
-  };
-  if (std::ranges::any_of(known_hosts, builtin)) return true;
+  });
+}
+
+bool is_azure_data_host(const RedirectPolicy& policy, std::string_view host) {
   const bool acr = std::ranges::any_of(policy.acr_suffixes, [&](const std::string& suffix) {
     return host_below(policy.registry.host, suffix);
   });
@@ -71,12 +75,20 @@ Result<void> may_follow(const RedirectPolicy& policy, const Url& from, const Url
   if (to.origin().scheme != "https" &&
       (from.origin().scheme == "https" || policy.registry.scheme == "https"))
     return fail(Errc::upstream_nonsense, text + ", which is not TLS; that is never followed");
-  if (!is_known(policy, to.origin().host))
+  const std::string& host = to.origin().host;
+  if (!is_configured(policy, host) && !is_known_of_public_registry(policy, host) &&
+      !is_azure_data_host(policy, host))
     return fail(Errc::upstream_nonsense,
                 text +
                     ", a host that is not known to hold its blobs; if it does, add it to "
                     "data_hosts of this [[registry]]");
   return {};
+}
+
+HostNamedBy named_by(const RedirectPolicy& policy, std::string_view host) {
+  const bool ours = host == policy.registry.host || is_configured(policy, host) ||
+                    is_azure_data_host(policy, host);
+  return ours ? HostNamedBy::configuration : HostNamedBy::upstream;
 }
 
 }  // namespace staithe::proxy

@@ -11,6 +11,14 @@ namespace {
 // A wildcard makes one registry per name that a client invents; each is a few KiB.
 constexpr std::size_t max_registries = 1'000;
 
+// Whom a registry is for is asked of the configuration in force, never of what was made of an older
+// one.
+bool same_but_for_access(const RegistrySettings& now, const RegistrySettings& before) {
+  RegistrySettings like_before = now;
+  like_before.access = before.access;
+  return like_before == before;
+}
+
 }  // namespace
 
 std::string Registry::canonical(const std::string& repository) const {
@@ -35,8 +43,7 @@ UpstreamList& Registry::upstream(const std::string& repository) {
 }
 
 RegistryPtr Registries::find(const std::string& name) {
-  const RegistrySettings* settings =
-      name.empty() ? default_registry(configured_) : match_registry(configured_, name);
+  const RegistrySettings* settings = entry(name);
   if (!settings) {
     std::string known;
     for (const RegistrySettings& entry : configured_)
@@ -84,7 +91,7 @@ void Registries::replace(std::vector<RegistrySettings> configured, bool keep) {
   std::erase_if(registries_, [&](const auto& used) {
     const auto& [name, registry] = used;
     const RegistrySettings* settings = match_registry(configured_, name);
-    return !keep || !settings || *settings != registry->settings() ||
+    return !keep || !settings || !same_but_for_access(*settings, registry->settings()) ||
            upstream_entries(name, *settings, configured_, identities_) != registry->entries();
   });
   if (on_change_) on_change_();

@@ -73,9 +73,15 @@ class Registries {
   // with the names that are configured, so that a client falls back and a person understands.
   RegistryPtr find(const std::string& name);
 
-  // A reload. Registries whose settings, and whose mirrors' settings, did not change keep their
-  // upstreams and tokens, unless `keep` is false (what their identities mean has changed); requests
-  // under way end as they began.
+  // The entry of the configuration that answers to `name`, or to requests that name none if it is
+  // empty; null if none does. Makes no registry.
+  const RegistrySettings* entry(std::string_view name) const {
+    return name.empty() ? default_registry(configured_) : match_registry(configured_, name);
+  }
+
+  // A reload. Registries whose settings, and whose mirrors' settings, did not change but for
+  // whom they are for keep their upstreams and tokens, unless `keep` is false (what their
+  // identities mean has changed); requests under way end as they began.
   void replace(std::vector<RegistrySettings> configured, bool keep);
 
   // From now on requests for `name`, a registry's own name, use `identity` for all its

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/crypto.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,7 +18,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cassert>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <utility>
 
@@ -57,8 +57,6 @@ bool answers(const std::string& path) {
   return !error;
 }
 
-// The peer talks to an address of the loopback interface; anything else reached the port by a route
-// that nobody intended (CVE-2020-8558).
 bool is_loopback(const sockaddr_storage& address) {
   if (address.ss_family == AF_UNIX) return true;
   if (address.ss_family == AF_INET) {
@@ -68,6 +66,21 @@ bool is_loopback(const sockaddr_storage& address) {
   const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
   if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) return v6.sin6_addr.s6_addr[12] == 127;
   return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
+}
+
+// Both ends are on loopback. Anything else reached the port by a route that nobody intended: where
+// a host routes 127.0.0.0/8 (net.ipv4.conf.*.route_localnet), its neighbours and containers come to
+// our own address, from theirs (CVE-2020-8558).
+bool came_over_loopback(int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 || !is_loopback(address))
+    return false;
+  address = {};
+  size = sizeof address;
+  // Who has gone already has no address any more, and cannot be answered either.
+  return ::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+         is_loopback(address);
 }
 
 // What comes to a listening socket is of this machine, where nothing is lost and nothing queues for
@@ -117,35 +130,6 @@ std::string refusal(std::string_view sentence) {
 }
 
 }  // namespace
-
-Result<ListenAddress> ListenAddress::parse(std::string_view text) {
-  ListenAddress address;
-  if (text.starts_with("unix:")) {
-    address.unix_path = std::string(text.substr(5));
-    if (!address.unix_path.starts_with('/') ||
-        address.unix_path.size() >= sizeof(sockaddr_un::sun_path))
-      return fail(Errc::config,
-                  "a Unix socket is written unix:/absolute/path of at most 107 bytes");
-    return address;
-  }
-  const std::size_t colon = text.rfind(':');
-  std::string_view host = text.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  boost::system::error_code error;
-  address.ip = asio::ip::make_address(std::string(host), error).to_string();
-  const std::string_view port =
-      colon == std::string_view::npos ? std::string_view() : text.substr(colon + 1);
-  const auto parsed = std::from_chars(port.data(), port.data() + port.size(), address.port);
-  if (error || port.empty() || parsed.ec != std::errc() || parsed.ptr != port.data() + port.size())
-    return fail(Errc::config, "an address is written 127.0.0.1:5050, [::1]:5050 or unix:/path");
-  return address;
-}
-
-std::string ListenAddress::to_string() const {
-  if (!unix_path.empty()) return "unix:" + unix_path;
-  const bool v6 = ip.find(':') != std::string::npos;
-  return (v6 ? "[" + ip + "]" : ip) + ":" + std::to_string(port);
-}
 
 Server::Server(asio::any_io_executor loop, Limits limits, Handler& handler, asio::thread_pool& disk,
                Loops* loops, Front* front)
@@ -202,8 +186,10 @@ void Server::listen(const ListenAddress& address, unsigned unix_mode) {
   if (error) throw_listen(text, error.message());
   acceptor.listen(accept_backlog, error);
   if (error) throw_listen(text, error.message());
-  const std::string bound = address.unix_path.empty() ? address_of(acceptor.native_handle()) : text;
-  listeners_.push_back({std::move(acceptor), bound, address.unix_path, address.unix_path.empty()});
+  std::string bound = address.unix_path.empty() ? address_of(acceptor.native_handle()) : text;
+  if (address.tls) bound.insert(0, "tls:");
+  listeners_.push_back(
+      {std::move(acceptor), bound, address.unix_path, address.unix_path.empty(), address.tls});
 }
 
 void Server::adopt(int fd) {
@@ -215,7 +201,7 @@ void Server::adopt(int fd) {
   if (tcp) send_unpaced(fd);
   Acceptor acceptor(loop_, asio::generic::stream_protocol(storage.ss_family, tcp ? IPPROTO_TCP : 0),
                     fd);
-  listeners_.push_back({std::move(acceptor), address_of(fd), {}, tcp});
+  listeners_.push_back({std::move(acceptor), address_of(fd), {}, tcp, false});
 }
 
 std::vector<std::string> Server::addresses() const {
@@ -227,8 +213,8 @@ std::vector<std::string> Server::addresses() const {
 void Server::start() {
   keep_spares();
   if (front_)
-    front_->serve(limits_.connection, [this](Visitor& visitor, Front::Back why, std::string bytes,
-                                             SteadyTime deadline) {
+    front_->serve(limits_.connection, [this](Visitor& visitor, Front::Back why,
+                                             auth::WipedText bytes, SteadyTime deadline) {
       come_back(visitor, why, std::move(bytes), deadline);
     });
   for (Listener& listener : listeners_) tasks_.spawn("accept", accept(listener));
@@ -241,7 +227,7 @@ asio::awaitable<void> Server::accept(Listener& listener) {
     auto [error, socket] =
         co_await listener.acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
     // One that came at the last moment is served, too: nobody else will.
-    if (!error) receive(std::move(socket), listener.tcp, std::exchange(by_spare, false));
+    if (!error) receive(std::move(socket), listener, std::exchange(by_spare, false));
     if (error == asio::error::operation_aborted || !listener.acceptor.is_open()) co_return;
     if (!error) continue;
     if (!spares_.empty() && !by_spare) {
@@ -259,13 +245,12 @@ asio::awaitable<void> Server::accept(Listener& listener) {
   }
 }
 
-void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
+void Server::receive(Socket socket, const Listener& listener, bool short_of_descriptors) {
   const int fd = socket.native_handle();
-  if (tcp) {
-    sockaddr_storage local{};
-    socklen_t size = sizeof local;
-    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0 || !is_loopback(local)) {
+  if (listener.tcp) {
+    if (!came_over_loopback(fd)) {
       ++figures_.refused_address;
+      note_refusal(Reason::address, std::nullopt);
       return;
     }
     const int on = 1;
@@ -287,11 +272,11 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
   switch (decision.verdict) {
     case Crowd::Verdict::user_has_all:
       ++figures_.refused_user;
-      refuse(std::move(socket), Reason::user, user);
+      refuse(std::move(socket), Reason::user, user, listener.tls);
       return;
     case Crowd::Verdict::full:
       ++(too_few ? figures_.refused_descriptors : figures_.refused_full);
-      refuse(std::move(socket), too_few ? Reason::descriptors : Reason::full, user);
+      refuse(std::move(socket), too_few ? Reason::descriptors : Reason::full, user, listener.tls);
       return;
     case Crowd::Verdict::in_place_of:
       ++figures_.shed;
@@ -301,9 +286,16 @@ void Server::receive(Socket socket, bool tcp, bool short_of_descriptors) {
     case Crowd::Verdict::welcome:
       break;
   }
+  if (listener.tls) {
+    const int plain = tls_ ? tls_->admit(socket.release(), limits_.connection.header_timeout) : -1;
+    if (plain < 0) return;
+    boost::system::error_code ignored;
+    socket = Socket(loop_);
+    socket.assign(asio::generic::stream_protocol(AF_UNIX, 0), plain, ignored);
+  }
   ++figures_.accepted;
-  if (front_ && front_->open()) {
-    visit_front(socket.release(), user, limits_.connection.header_timeout);
+  if (front_ && front_->open_to_newcomers()) {
+    visit_front(socket.release(), user, limits_.connection.header_timeout, {});
   } else {
     const auto connection = enter(std::move(socket), user);
     if (draining_) connection->drain();
@@ -320,15 +312,17 @@ std::list<Connection>::iterator Server::enter(Socket socket, Peer user) {
   return connection;
 }
 
-void Server::visit_front(int fd, Peer user, std::chrono::milliseconds patience) {
-  Visitor& visitor = visitors_.emplace_back(fd, user, std::chrono::steady_clock::now() + patience);
+void Server::visit_front(int fd, Peer user, std::chrono::milliseconds patience, Pass pass) {
+  Visitor& visitor = visitors_.emplace_back(fd, user, std::chrono::steady_clock::now() + patience,
+                                            std::move(pass));
   visitor.place = std::prev(visitors_.end());
   crowd_.enter(visitor, user);
   visitor.rest();
   front_->take(visitor);
 }
 
-void Server::come_back(Visitor& visitor, Front::Back why, std::string bytes, SteadyTime deadline) {
+void Server::come_back(Visitor& visitor, Front::Back why, auth::WipedText bytes,
+                       SteadyTime deadline) {
   if (why == Front::Back::idle) ++figures_.ended_idle;
   if (why == Front::Back::head) ++figures_.ended_head;
   if (why == Front::Back::slow) ++figures_.ended_slow;
@@ -352,8 +346,9 @@ void Server::come_back(Visitor& visitor, Front::Back why, std::string bytes, Ste
   changed_.notify_all();
 }
 
-void Server::refuse(Socket socket, Reason reason, Peer user) {
+void Server::refuse(Socket socket, Reason reason, Peer user, bool tls) {
   note_refusal(reason, user);
+  if (tls) return;  // Without its handshake there is nothing that it would understand.
   std::string sentence;
   if (reason == Reason::user) {
     sentence = describe(user) + " has all " + std::to_string(limits_.connections_per_user) +
@@ -384,6 +379,7 @@ asio::awaitable<void> Server::see_off(std::list<Refused>::iterator refused, std:
   for (bool answered = false;; answered = true) {
     const auto [error, n] = co_await refused->socket.async_read_some(
         asio::buffer(request), asio::as_tuple(asio::use_awaitable));
+    OPENSSL_cleanse(request.data(), n);
     if (error) break;
     const int fd = refused->socket.native_handle();
     if (answered) continue;
@@ -416,6 +412,12 @@ void Server::note_refusal(Reason reason, Peer user) {
       log::warn("connections are refused, as descriptors run out",
                 {{"connections", crowd_.size()},
                  {"remedy", "raise the limit of open files (LimitNOFILE= of the unit)"}});
+      return;
+    case Reason::address:
+      log::warn("a connection from another machine or container was refused",
+                {{"remedy",
+                  "this host routes loopback addresses: see staithe doctor, or have its firewall "
+                  "drop what comes for 127.0.0.0/8 by another interface than lo"}});
       return;
   }
 }
@@ -469,7 +471,8 @@ asio::awaitable<void> Server::serve(std::list<Connection>::iterator connection) 
     } while (connection->may_go_to_front() && !front_->open());
     if (connection->may_go_to_front()) {
       connection->leave();
-      visit_front(connection->release(), connection->peer(), limits_.connection.idle_timeout);
+      const int fd = connection->release();
+      visit_front(fd, connection->peer(), limits_.connection.idle_timeout, connection->pass());
     }
   } catch (const std::exception& e) {
     log::error("connection failed", {{"error", e.what()}});

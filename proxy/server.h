@@ -24,20 +24,12 @@
 #include "proxy/connection.h"
 #include "proxy/crowd.h"
 #include "proxy/front.h"
+#include "proxy/listen_address.h"
 #include "proxy/loops.h"
 #include "proxy/senders.h"
+#include "proxy/tls_gate.h"
 
 namespace staithe::proxy {
-
-// An address to listen on: "127.0.0.1:5050", "[::1]:5050" (port 0: any free one) or "unix:/path".
-struct ListenAddress {
-  static Result<ListenAddress> parse(std::string_view text);
-  std::string to_string() const;
-
-  std::string unix_path;  // not empty: a Unix socket
-  std::string ip;         // without brackets
-  std::uint16_t port = 0;
-};
 
 class Server {
  public:
@@ -61,7 +53,7 @@ class Server {
     std::uint64_t refused_user = 0;         // the user had connections_per_user
     std::uint64_t refused_full = 0;         // all had `connections`, and none gave way
     std::uint64_t refused_descriptors = 0;  // the process had too few, and none gave way
-    std::uint64_t refused_address = 0;      // by another way than the loopback interface
+    std::uint64_t refused_address = 0;      // from or to an address that is not loopback
     // Idle ones that were ended to make room for another user's.
     std::uint64_t shed = 0;
     // Those that did not keep their deadline.
@@ -86,6 +78,10 @@ class Server {
   // The addresses served, with the ports that were given for 0.
   std::vector<std::string> addresses() const;
 
+  // Who ends the TLS of addresses that have it; outlives the server. Comes before start(), without
+  // which such connections are closed.
+  void end_tls_by(TlsGate& gate) { tls_ = &gate; }
+
   void start();
   // Stops accepting; idle connections end at once, others after their current answer.
   void drain();
@@ -104,6 +100,7 @@ class Server {
     std::string address;
     std::string unix_path;  // removed when the server goes
     bool tcp;
+    bool tls;
   };
 
   // One that was refused, until it has read why.
@@ -111,20 +108,20 @@ class Server {
     Socket socket;
     SteadyTime until;
   };
-  enum class Reason { user, full, descriptors };
+  enum class Reason { user, full, descriptors, address };
 
   asio::awaitable<void> accept(Listener& listener);
   // Lets the newcomer in, or not; `short_of_descriptors`: it came by a spare one.
-  void receive(Socket socket, bool tcp, bool short_of_descriptors);
-  void refuse(Socket socket, Reason reason, Peer user);
+  void receive(Socket socket, const Listener& listener, bool short_of_descriptors);
+  void refuse(Socket socket, Reason reason, Peer user, bool tls);
   asio::awaitable<void> see_off(std::list<Refused>::iterator refused, std::string text);
   void note_refusal(Reason reason, Peer user);
   void keep_spares();
   void count_descriptors();
   // Here, or at the front; whoever has it owns the descriptor.
   std::list<Connection>::iterator enter(Socket socket, Peer user);
-  void visit_front(int fd, Peer user, std::chrono::milliseconds patience);
-  void come_back(Visitor& visitor, Front::Back why, std::string bytes, SteadyTime deadline);
+  void visit_front(int fd, Peer user, std::chrono::milliseconds patience, Pass pass);
+  void come_back(Visitor& visitor, Front::Back why, auth::WipedText bytes, SteadyTime deadline);
   asio::awaitable<void> serve(std::list<Connection>::iterator connection);
   asio::awaitable<void> sweep();
 
@@ -133,6 +130,7 @@ class Server {
   Handler& handler_;
   asio::thread_pool& disk_;
   Front* const front_;
+  TlsGate* tls_ = nullptr;
   std::optional<Senders> senders_;  // before, and so after, the connections
   std::list<Listener> listeners_;
   Crowd crowd_;
@@ -144,7 +142,7 @@ class Server {
   // Since descriptors ran short: how many connections there is room for.
   std::optional<std::size_t> most_by_descriptors_;
   Figures figures_;
-  std::array<SteadyTime, 3> next_report_{};  // by Reason
+  std::array<SteadyTime, 4> next_report_{};  // by Reason
   TaskGroup tasks_;
   Event changed_;
 };

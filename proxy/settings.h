@@ -21,6 +21,14 @@ struct Freshness {
   bool operator==(const Freshness&) const = default;
 };
 
+// [access]: who may use this machine's identity. Names or numbers; both empty = every local user.
+struct AccessSettings {
+  std::vector<std::string> users, groups;
+
+  bool empty() const { return users.empty() && groups.empty(); }
+  bool operator==(const AccessSettings&) const = default;
+};
+
 // [[registry.identity_for]]: another identity below a repository prefix.
 struct IdentityFor {
   std::string prefix;
@@ -41,7 +49,9 @@ struct RegistrySettings {
   bool is_default = false;
   std::size_t max_connections = 16;
   std::size_t segments = 4;  // of one large blob, on as many connections
+  bool verify_callers = false;
   Freshness freshness;
+  std::optional<AccessSettings> access;  // [registry.access]: for this one in place of [access]
   std::vector<IdentityFor> identity_for;
 
   bool operator==(const RegistrySettings&) const = default;
@@ -111,14 +121,6 @@ struct AzureSettings {
   // AZURE_KUBERNETES_TOKEN_PROXY, AZURE_KUBERNETES_SNI_NAME, AZURE_KUBERNETES_CA_FILE,
   // AZURE_KUBERNETES_CA_DATA.
   std::map<std::string, std::string> variables;
-};
-
-// [access]: who may use this machine's identity. Names or numbers; both empty = every local user.
-struct AccessSettings {
-  std::vector<std::string> users, groups;
-
-  bool empty() const { return users.empty() && groups.empty(); }
-  bool operator==(const AccessSettings&) const = default;
 };
 
 // [limits]

@@ -282,6 +282,7 @@ HttpRequest Upstream::request(const Ask& ask, const Url& url) const {
                       .headers = {},
                       .body = {},
                       .ca_file = settings_.ca_file,
+                      .host_named_by = named_by(settings_.redirects, url.origin().host),
                       .limits = settings_.limits};
   if (ask.has_next) {
     request.limits.connect = std::min(request.limits.connect, mirror_connect);

@@ -32,12 +32,15 @@ std::vector<UpstreamEntry> upstream_entries(const std::string& name,
                                             const RegistrySettings& settings,
                                             const std::vector<RegistrySettings>& configured,
                                             const std::map<std::string, std::string>& identities) {
-  if (settings.upstream.empty())
-    return {{.url = "https://" + name,
-             .registry = name,
-             .settings = settings,
-             .identity = other_identity(identities, name),
-             .own = true}};
+  if (settings.upstream.empty()) {
+    UpstreamEntry entry{.url = "https://" + name,
+                        .registry = name,
+                        .settings = settings,
+                        .identity = other_identity(identities, name),
+                        .own = true};
+    entry.settings.access.reset();
+    return {std::move(entry)};
+  }
   std::vector<UpstreamEntry> entries;
   const Origin ours = own_origin(name, settings);
   for (const std::string& text : settings.upstream) {
@@ -60,6 +63,7 @@ std::vector<UpstreamEntry> upstream_entries(const std::string& name,
     }
     const std::string prefix = prefix_of(url);
     entry.settings.name = entry.registry;
+    entry.settings.access.reset();
     entry.settings.upstream = {url.origin().to_string()};
     entry.settings.prefix = prefix.empty() ? settings.prefix : prefix;
     entries.push_back(std::move(entry));

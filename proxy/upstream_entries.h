@@ -20,7 +20,8 @@ struct UpstreamEntry {
   // The registry whose identity, certificates and data hosts apply, and which its credentials name.
   std::string registry = {};
   // As if that registry had this upstream alone: `upstream` is at most one origin, without a path,
-  // and `prefix` is what stands before a repository there.
+  // and `prefix` is what stands before a repository there. Without `access`: who may ask is judged
+  // by the registry that was asked for, wherever its content comes from.
   RegistrySettings settings = {};
   std::string identity = {};  // instead of the configured ones, for every repository, unless empty
   bool own = false;           // asked with the registry's own identity

@@ -65,8 +65,8 @@ std::string without_secrets(std::string_view text) {
   if (at == std::string_view::npos) return printable(text.substr(0, query));
   const std::string_view scheme = scheme_of(text);
   const std::string start = scheme.empty() ? "" : printable(scheme, 20) + "://";
-  if (query != std::string_view::npos && query < at) return start + "...";
-  return start + "..." + printable(text.substr(at));
+  if (query < at) return start + "...";  // npos is behind everything
+  return start + "..." + printable(text.substr(at, query - at));
 }
 
 std::unexpected<Error> refuse(std::string_view text, std::string_view why) {

@@ -55,8 +55,12 @@ asio::awaitable<std::string> service_of(AcrRegistry registry) {
   co_return demand->service;
 }
 
-Url at(const Origin& origin, std::string path) {
-  return Url::parse(origin.to_string() + "/").value().with_target(std::move(path));
+// To the registry itself, which is configured.
+HttpRequest request_to(const Origin& registry, std::string path) {
+  HttpRequest request;
+  request.url = Url::parse(registry.to_string() + "/").value().with_target(std::move(path));
+  request.host_named_by = HostNamedBy::configuration;
+  return request;
 }
 
 std::string actions_in_words(const std::optional<std::vector<Access>>& access) {
@@ -135,8 +139,8 @@ asio::awaitable<Token> AcrExchange::fetch() {
     form.add("service", service);
     if (!identity_.tenant.empty()) form.add("tenant", identity_.tenant);
     form.add("access_token", entra->secret.reveal());
-    const Answer answer = co_await registry_.server->post(at(registry_.origin, "/oauth2/exchange"),
-                                                          std::move(form), step);
+    const Answer answer = co_await registry_.server->post(
+        request_to(registry_.origin, "/oauth2/exchange"), std::move(form), step);
     if (answer.status == 200) {
       const Result<json::value> parsed = parse_json_object(answer.body.reveal());
       if (!parsed) throw Failure(parsed.error().code, step + ": " + parsed.error().detail);
@@ -181,13 +185,16 @@ asio::awaitable<Token> AcrAccess::fetch() {
     form.add("service", service);
     form.add("scope", scope);
     form.add("refresh_token", refresh->secret.reveal());
-    const Answer answer = co_await registry_.server->post(at(registry_.origin, "/oauth2/token"),
-                                                          std::move(form), step);
+    const Answer answer = co_await registry_.server->post(
+        request_to(registry_.origin, "/oauth2/token"), std::move(form), step);
     if (answer.status == 401 && !replaced && refresh_->discard(refresh.get())) continue;
-    if (answer.status != 200) {
-      refuse(answer, step, "The registry refuses the refresh token that it has just given out",
-             {refresh->secret.reveal()});
+    if (answer.status == 401) {
+      // It contradicts itself, which is no answer about rights, and may be over in a moment.
+      throw Failure(Errc::upstream_nonsense,
+                    step + ": " + describe(answer, {refresh->secret.reveal()}) +
+                        ". The registry refuses the refresh token that it has just given out");
     }
+    if (answer.status != 200) refuse(answer, step, "", {refresh->secret.reveal()});
     const Result<json::value> parsed = parse_json_object(answer.body.reveal());
     if (!parsed) throw Failure(parsed.error().code, step + ": " + parsed.error().detail);
     const Result<std::string_view> token = token_in(*parsed, "access_token");
@@ -222,7 +229,8 @@ std::unique_ptr<Authorizer> make_acr_authorizer(Environment environment, const O
       .demand = std::make_shared<Keeper<Demand>>(
           "challenge of " + name, Kind::demand,
           std::make_unique<DemandSource>(environment, registry, ca_file, rule), environment),
-      .server = std::make_shared<TokenServer>(environment, ca_file)};
+      .server =
+          std::make_shared<TokenServer>(environment, ca_file, RateLimit(RateLimit::acr_tokens))};
   auto refresh = std::make_shared<TokenKeeper>(
       "refresh token of " + name, Kind::refresh,
       std::make_unique<AcrExchange>(environment, shared, identity, suffixes), environment);

@@ -33,6 +33,7 @@ struct Ending {
   std::string what;  // "certificate /etc/staithe/sp.pem"
   std::chrono::seconds expires_in;
   std::chrono::seconds warns_ahead;  // it is time to act when expires_in is less than this
+  std::string remedy = {};           // empty: a new one in its place is seen at once
 
   bool is_near() const { return expires_in < warns_ahead; }
 };

@@ -1,11 +1,8 @@
 #include "proxy/auth/certificate.h"
 
-#include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
-#include <openssl/x509.h>
 
 #include <array>
 #include <boost/json/serialize.hpp>
@@ -13,6 +10,7 @@
 #include <ctime>
 #include <vector>
 
+#include "cache/openssl.h"
 #include "proxy/auth/base64.h"
 #include "proxy/auth/secret.h"
 
@@ -24,29 +22,13 @@ constexpr std::chrono::seconds assertion_life = std::chrono::minutes(10);
 constexpr std::chrono::seconds assertion_lead = std::chrono::seconds(30);
 constexpr int least_key_bits = 2048;
 
-struct Free {
-  void operator()(BIO* bio) const { BIO_free_all(bio); }
-  void operator()(X509* certificate) const { X509_free(certificate); }
-  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-};
-
-// Never asks a terminal; that there was a question tells that the key is encrypted.
-int no_password(char*, int, int, void* asked) {
-  *static_cast<bool*>(asked) = true;
-  return -1;
-}
-
-std::unique_ptr<BIO, Free> reader(std::string_view pem) {
-  return std::unique_ptr<BIO, Free>(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-}
-
 std::unexpected<Error> refuse(std::string_view why) {
   ERR_clear_error();
   return fail(Errc::identity_missing, std::string(why));
 }
 
 bool sign_ps256(EVP_PKEY* key, std::string_view text, std::vector<unsigned char>& signature) {
-  const std::unique_ptr<EVP_MD_CTX, Free> context(EVP_MD_CTX_new());
+  const openssl::Digest context(EVP_MD_CTX_new());
   EVP_PKEY_CTX* how = nullptr;
   if (!context || EVP_DigestSignInit(context.get(), &how, EVP_sha256(), nullptr, key) != 1 ||
       EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING) != 1 ||
@@ -66,9 +48,10 @@ bool sign_ps256(EVP_PKEY* key, std::string_view text, std::vector<unsigned char>
 
 Result<Certificate> Certificate::parse(std::string_view pem) {
   bool asked = false;
-  const auto key_text = reader(pem);
+  const auto key_text = openssl::reader_of(pem);
   const std::shared_ptr<EVP_PKEY> key(
-      PEM_read_bio_PrivateKey(key_text.get(), nullptr, &no_password, &asked), &EVP_PKEY_free);
+      PEM_read_bio_PrivateKey(key_text.get(), nullptr, &openssl::no_password, &asked),
+      &EVP_PKEY_free);
   if (!key) {
     return refuse(asked ? "its key is encrypted: store it without a passphrase (openssl pkey), in "
                           "a file that only staithed can read"
@@ -79,9 +62,9 @@ Result<Certificate> Certificate::parse(std::string_view pem) {
     return refuse("its key is not RSA, which Entra asks for");
   if (EVP_PKEY_get_bits(key.get()) < least_key_bits)
     return refuse("its key has fewer than 2048 bits");
-  const auto certificate_text = reader(pem);
-  const std::unique_ptr<X509, Free> certificate(
-      PEM_read_bio_X509(certificate_text.get(), nullptr, &no_password, &asked));
+  const auto certificate_text = openssl::reader_of(pem);
+  const openssl::Certificate certificate(
+      PEM_read_bio_X509(certificate_text.get(), nullptr, &openssl::no_password, &asked));
   if (!certificate)
     return refuse(
         "there is no certificate in it: put the key and the certificate into one PEM "

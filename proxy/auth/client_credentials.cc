@@ -296,6 +296,7 @@ asio::awaitable<Answer> ClientCredentials::ask(std::chrono::seconds clock_offset
   if (!endpoint_.host_field.empty()) request.headers.add("Host", endpoint_.host_field);
   request.ca_pem = endpoint_.ca_pem;
   request.connect_to = endpoint_.connect_to;
+  request.host_named_by = HostNamedBy::configuration;  // azure.authority, or the cluster's proxy
   co_return co_await server_.post(std::move(request), std::move(form), step_);
 }
 

@@ -48,6 +48,7 @@ asio::awaitable<Demand> DemandSource::fetch() {
   const std::string step = "asking " + registry_.authority() + " how to authenticate";
   HttpRequest request;
   request.url = Url::parse(registry_.to_string() + "/v2/").value();
+  request.host_named_by = HostNamedBy::configuration;
   request.ca_file = ca_file_;
   request.limits = environment_.limits;
   const Answer answer = co_await ask(environment_, std::move(request), step);

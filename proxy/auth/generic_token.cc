@@ -29,6 +29,7 @@ Url token_url(const Demand& demand, std::string_view scope) {
 
 std::unique_ptr<Authorizer> make_authorizer(Environment environment, const Origin& registry,
                                             const std::string& ca_file, RealmRule rule,
+                                            std::vector<std::string> token_hosts,
                                             std::shared_ptr<Passwords> passwords, Endings endings) {
   const std::string name = registry.authority();
   auto demand = std::make_shared<Keeper<Demand>>(
@@ -37,9 +38,10 @@ std::unique_ptr<Authorizer> make_authorizer(Environment environment, const Origi
   auto server = std::make_shared<TokenServer>(environment, ca_file);
   auto access = std::make_shared<ScopedTokens>(
       name,
-      [registry, demand, server, passwords](const std::string& repository) {
-        return std::make_unique<GenericTokenSource>(registry, demand, server, passwords,
-                                                    repository);
+      [registry, token_hosts = std::move(token_hosts), demand, server,
+       passwords](const std::string& repository) {
+        return std::make_unique<GenericTokenSource>(registry, token_hosts, demand, server,
+                                                    passwords, repository);
       },
       environment);
   return std::make_unique<BearerAuthorizer>(
@@ -54,83 +56,43 @@ std::unique_ptr<Authorizer> make_authorizer(Environment environment, const Origi
                                            .endings = std::move(endings)});
 }
 
-}  // namespace
+// What is asked of a token server: what it is in messages, what to do when it is refused, for what,
+// and who has named the server's host.
+struct TokenQuestion {
+  std::string step;
+  std::string remedy;
+  std::string scope;
+  HostNamedBy host_named_by;
+};
 
-GenericTokenSource::GenericTokenSource(Origin registry, std::shared_ptr<Keeper<Demand>> demand,
-                                       std::shared_ptr<TokenServer> server,
-                                       std::shared_ptr<Passwords> passwords, std::string repository)
-    : registry_(std::move(registry)),
-      demand_(std::move(demand)),
-      server_(std::move(server)),
-      passwords_(std::move(passwords)),
-      repository_(std::move(repository)) {}
-
-asio::awaitable<Token> GenericTokenSource::fetch() {
-  const std::shared_ptr<const Demand> demand = co_await demand_->get();
-  const std::string step = std::string("getting ") + (passwords_ ? "a" : "an anonymous") +
-                           " token for " + registry_.authority() + "/" + printable(repository_) +
-                           " from " + demand->realm.printable();
-  const std::string remedy =
-      passwords_ ? "Correct the user name or password of this registry's identity, or give it the "
-                   "right to pull this repository"
-                 : "There is no such repository, or it is not for everyone: then configure an "
-                   "identity for this registry";
-  if (demand->kind != Demand::Kind::bearer)
-    throw Failure(Errc::upstream_nonsense, step + ": the registry demands none any more");
-  std::optional<Passwords::Pick> pick;
-  if (passwords_) pick = co_await passwords_->get();
-  for (int tries = 1;; ++tries) {
-    const Password* password = pick ? pick->password.get() : nullptr;
-    const Answer answer = co_await ask(*demand, password, step);
-    if (answer.status == 200) {
-      if (pick) passwords_->accepted(*pick);
-      co_return read(answer, step, remedy);
-    }
-    std::optional<Passwords::Pick> other;
-    if (answer.status == 401 && pick) {
-      passwords_->refused(*pick);
-      try {
-        if (tries < most_passwords) other = co_await passwords_->get();
-        if (other && other->password->secret == pick->password->secret) other.reset();
-      } catch (const Failure&) {
-        // There is none; what the registry said is the news.
-        other.reset();
-      }
-    }
-    if (!other) {
-      const bool refused = answer.status == 401 || answer.status == 403;
-      std::vector<std::string_view> sent;
-      Secret header;
-      if (password) {
-        header = basic_authorization(*password);
-        sent = {password->secret.reveal(),
-                header.reveal().substr(std::string_view("Basic ").size())};
-      }
-      throw_refused(answer, step, refused ? remedy : "", sent);
-    }
-    pick = std::move(other);
-  }
+std::string step_of(const Origin& registry, const Demand& demand, const std::string& repository,
+                    bool with_password) {
+  return std::string("getting ") + (with_password ? "a" : "an anonymous") + " token for " +
+         registry.authority() + "/" + printable(repository) + " from " + demand.realm.printable();
 }
 
-asio::awaitable<Answer> GenericTokenSource::ask(const Demand& demand, const Password* password,
-                                                const std::string& step) const {
-  const std::string scope = pull_scope(repository_);
+asio::awaitable<Answer> ask_server(TokenServer& server, const Demand& demand,
+                                   const Password* password, const TokenQuestion& question) {
+  HttpRequest request;
+  request.host_named_by = question.host_named_by;
   if (password && password->identity_token) {
     Form form;
     form.add("grant_type", "refresh_token");
     form.add("service", demand.service);
     form.add("client_id", client_id);
-    form.add("scope", scope);
+    form.add("scope", question.scope);
     form.add("refresh_token", password->secret.reveal());
-    co_return co_await server_->post(demand.realm, std::move(form), step);
+    request.url = demand.realm;
+    co_return co_await server.post(std::move(request), std::move(form), question.step);
   }
-  Headers headers;
-  if (password) headers.add("Authorization", std::string(basic_authorization(*password).reveal()));
-  co_return co_await server_->get(token_url(demand, scope), std::move(headers), step);
+  request.url = token_url(demand, question.scope);
+  if (password)
+    request.headers.add("Authorization", std::string(basic_authorization(*password).reveal()));
+  co_return co_await server.get(std::move(request), question.step);
 }
 
-Token GenericTokenSource::read(const Answer& answer, const std::string& step,
-                               const std::string& remedy) const {
+Token read_token(const Answer& answer, const TokenQuestion& question) {
+  const std::string& step = question.step;
   const Result<json::value> parsed = parse_json_object(answer.body.reveal());
   if (!parsed) throw Failure(parsed.error().code, step + ": " + parsed.error().detail);
   const json::object& object = parsed->get_object();
@@ -147,28 +109,107 @@ Token GenericTokenSource::read(const Answer& answer, const std::string& step,
   const Result<Claims> claims = read_jwt(text);
   // Only "nothing at all" is sure here: some registries grant under other names than asked.
   if (claims && claims->access && claims->access->empty())
-    throw Failure(Errc::denied, step + ": it grants nothing. " + remedy);
+    throw Failure(Errc::denied, step + ": it grants nothing. " + question.remedy);
   const Result<Life> life = life_of(answer, text, *expires_in);
   if (!life) throw Failure(life.error().code, step + ": " + life.error().detail);
-  return Token{.secret = Secret("Bearer ", text), .life = *life, .scope = pull_scope(repository_)};
+  return Token{.secret = Secret("Bearer ", text), .life = *life, .scope = question.scope};
+}
+
+[[noreturn]] void refuse(const Answer& answer, const Password* password,
+                         const TokenQuestion& question) {
+  const bool refused = answer.status == 401 || answer.status == 403;
+  std::vector<std::string_view> sent;
+  Secret header;
+  if (password) {
+    header = basic_authorization(*password);
+    sent = {password->secret.reveal(), header.reveal().substr(std::string_view("Basic ").size())};
+  }
+  throw_refused(answer, question.step, refused ? question.remedy : "", sent);
+}
+
+}  // namespace
+
+GenericTokenSource::GenericTokenSource(Origin registry, std::vector<std::string> token_hosts,
+                                       std::shared_ptr<Keeper<Demand>> demand,
+                                       std::shared_ptr<TokenServer> server,
+                                       std::shared_ptr<Passwords> passwords, std::string repository)
+    : registry_(std::move(registry)),
+      token_hosts_(std::move(token_hosts)),
+      demand_(std::move(demand)),
+      server_(std::move(server)),
+      passwords_(std::move(passwords)),
+      repository_(std::move(repository)) {}
+
+asio::awaitable<Token> GenericTokenSource::fetch() {
+  const std::shared_ptr<const Demand> demand = co_await demand_->get();
+  const TokenQuestion question{
+      .step = step_of(registry_, *demand, repository_, passwords_ != nullptr),
+      .remedy =
+          passwords_
+              ? "Correct the user name or password of this registry's identity, or give it the "
+                "right to pull this repository"
+              : "There is no such repository, or it is not for everyone: then configure an "
+                "identity for this registry",
+      .scope = pull_scope(repository_),
+      .host_named_by = realm_named_by(registry_, demand->realm.origin(), token_hosts_)};
+  if (demand->kind != Demand::Kind::bearer)
+    throw Failure(Errc::upstream_nonsense, question.step + ": the registry demands none any more");
+  std::optional<Passwords::Pick> pick;
+  if (passwords_) pick = co_await passwords_->get();
+  for (int tries = 1;; ++tries) {
+    const Password* password = pick ? pick->password.get() : nullptr;
+    const Answer answer = co_await ask_server(*server_, *demand, password, question);
+    if (answer.status == 200) {
+      if (pick) passwords_->accepted(*pick);
+      co_return read_token(answer, question);
+    }
+    std::optional<Passwords::Pick> other;
+    if (answer.status == 401 && pick) {
+      passwords_->refused(*pick);
+      try {
+        if (tries < most_passwords) other = co_await passwords_->get();
+        if (other && other->password->secret == pick->password->secret) other.reset();
+      } catch (const Failure&) {
+        // There is none; what the registry said is the news.
+        other.reset();
+      }
+    }
+    if (!other) refuse(answer, password, question);
+    pick = std::move(other);
+  }
+}
+
+asio::awaitable<Token> fetch_pull_token(Origin registry, std::vector<std::string> token_hosts,
+                                        std::shared_ptr<const Demand> demand,
+                                        std::shared_ptr<TokenServer> server,
+                                        std::shared_ptr<const Password> password,
+                                        std::string repository, std::string remedy) {
+  const TokenQuestion question{
+      .step = step_of(registry, *demand, repository, password != nullptr),
+      .remedy = std::move(remedy),
+      .scope = pull_scope(repository),
+      .host_named_by = realm_named_by(registry, demand->realm.origin(), token_hosts)};
+  const Answer answer = co_await ask_server(*server, *demand, password.get(), question);
+  if (answer.status != 200) refuse(answer, password.get(), question);
+  co_return read_token(answer, question);
 }
 
 std::unique_ptr<Authorizer> make_anonymous_authorizer(Environment environment,
                                                       const Origin& registry,
-                                                      const std::string& ca_file) {
+                                                      const std::string& ca_file,
+                                                      std::vector<std::string> token_hosts) {
   RealmRule rule = [registry](std::string_view realm) {
     return check_anonymous_realm(registry, realm);
   };
-  return make_authorizer(environment, registry, ca_file, std::move(rule), nullptr, {});
+  return make_authorizer(environment, registry, ca_file, std::move(rule), std::move(token_hosts),
+                         nullptr, {});
 }
 
-std::unique_ptr<Authorizer> make_password_authorizer(Environment environment,
-                                                     const Origin& registry,
-                                                     const std::string& ca_file, RealmRule rule,
-                                                     std::shared_ptr<Passwords> passwords,
-                                                     Endings endings) {
-  return make_authorizer(environment, registry, ca_file, std::move(rule), std::move(passwords),
-                         std::move(endings));
+std::unique_ptr<Authorizer> make_password_authorizer(
+    Environment environment, const Origin& registry, const std::string& ca_file, RealmRule rule,
+    std::vector<std::string> token_hosts, std::shared_ptr<Passwords> passwords, Endings endings) {
+  return make_authorizer(environment, registry, ca_file, std::move(rule), std::move(token_hosts),
+                         std::move(passwords), std::move(endings));
 }
 
 Secret basic_authorization(const Password& password) {

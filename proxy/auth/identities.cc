@@ -94,7 +94,8 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
                                                         const IdentitySettings& settings) {
   switch (settings.kind) {
     case IdentityKind::anonymous:
-      return make_anonymous_authorizer(environment_of(place), place.upstream, place.ca_file);
+      return make_anonymous_authorizer(environment_of(place), place.upstream, place.ca_file,
+                                       place.token_hosts);
     case IdentityKind::basic:
     case IdentityKind::helper:
     case IdentityKind::docker_config:
@@ -112,6 +113,24 @@ std::unique_ptr<Authorizer> Identities::make_authorizer(const Place& place,
 std::unique_ptr<Authorizer> Identities::make_acr(const Place& place, AcrIdentity identity) {
   return make_acr_authorizer(environment_of(place), place.upstream, place.ca_file,
                              azure_.acr_suffixes, std::move(identity));
+}
+
+RealmRule Identities::password_rule(const Place& place) const {
+  if (parse_acr_host(place.upstream.host, azure_.acr_suffixes))
+    return [registry = place.upstream, suffixes = azure_.acr_suffixes](std::string_view realm) {
+      return check_acr_realm(registry, realm, suffixes);
+    };
+  return [registry = place.upstream, hosts = place.token_hosts](std::string_view realm) {
+    return check_password_realm(registry, realm, hosts);
+  };
+}
+
+std::vector<std::string> Identities::token_hosts(const Place& place) const {
+  std::vector<std::string> hosts = place.token_hosts;
+  // A regional endpoint names the global one, of the same private network.
+  if (const auto acr = parse_acr_host(place.upstream.host, azure_.acr_suffixes))
+    hosts.push_back(acr->name + "." + acr->suffix);
+  return hosts;
 }
 
 std::unique_ptr<Authorizer> Identities::make_password_authorizer_for(
@@ -135,18 +154,8 @@ std::unique_ptr<Authorizer> Identities::make_password_authorizer_for(
   } else {
     add(std::make_unique<DockerConfig>(environment_, identity.file, place.name));
   }
-  RealmRule rule;
-  if (parse_acr_host(place.upstream.host, azure_.acr_suffixes)) {
-    rule = [registry = place.upstream, suffixes = azure_.acr_suffixes](std::string_view realm) {
-      return check_acr_realm(registry, realm, suffixes);
-    };
-  } else {
-    rule = [registry = place.upstream, hosts = place.token_hosts](std::string_view realm) {
-      return check_password_realm(registry, realm, hosts);
-    };
-  }
   return make_password_authorizer(
-      environment, place.upstream, place.ca_file, std::move(rule),
+      environment, place.upstream, place.ca_file, password_rule(place), token_hosts(place),
       std::make_shared<Passwords>(name, std::move(candidates), renewable, environment_),
       endings_of_secret(identity, environment_));
 }

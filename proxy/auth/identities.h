@@ -13,6 +13,7 @@
 #include "proxy/auth/acr.h"
 #include "proxy/auth/authorizer.h"
 #include "proxy/auth/client_credentials.h"
+#include "proxy/auth/demand.h"
 #include "proxy/auth/environment.h"
 #include "proxy/auth/keeper.h"
 #include "proxy/auth/managed_identity.h"
@@ -22,10 +23,11 @@ namespace staithe::proxy::auth {
 
 // A registry as the credentials' code sees it.
 struct Place {
-  std::string name;                           // as in image names: "docker.io"
-  Origin upstream;                            // the only origin that its tokens are sent to
-  std::string ca_file = {};                   // trusted for it and its token server
-  std::vector<std::string> token_hosts = {};  // hosts besides it that may be sent its password
+  std::string name;          // as in image names: "docker.io"
+  Origin upstream;           // the only origin that its tokens are sent to
+  std::string ca_file = {};  // trusted for it and its token server
+  // Hosts besides it that may be sent its password, and have private addresses.
+  std::vector<std::string> token_hosts = {};
   // Where its tokens are counted; a token that several registries share counts where it was first
   // asked for. Null: nowhere.
   std::shared_ptr<TokenMeter> meter = {};
@@ -50,6 +52,11 @@ class Identities {
   // The authorizer for `identity`, a configured name, signed_in, or empty for anonymous. Throws
   // Failure(config) if that identity cannot be used there.
   std::unique_ptr<Authorizer> make_authorizer(const Place& place, const std::string& identity);
+
+  // Which token servers may be sent a password for `place`.
+  RealmRule password_rule(const Place& place) const;
+  // Of these, the hosts that may have private addresses (realm_named_by() in trust.h).
+  std::vector<std::string> token_hosts(const Place& place) const;
 
   // What the identity of a service account gives at `place`, which is an Azure Container Registry.
   // Kept for ten minutes for callers with the very same token. Throws Failure.

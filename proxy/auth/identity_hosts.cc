@@ -68,6 +68,7 @@ class HostedSource final : public TokenSource {
 
   asio::awaitable<Token> fetch() override {
     HttpRequest request = form_.request;
+    request.host_named_by = HostNamedBy::identity_host;
     if (!form_.secret_header.empty())
       request.headers.add(form_.secret_header, std::string(form_.secret.reveal()));
     const bool posted = request.method == "POST";
@@ -108,6 +109,7 @@ class ArcSource final : public TokenSource {
   asio::awaitable<Token> fetch() override {
     HttpRequest request;
     request.url = endpoint_;
+    request.host_named_by = HostNamedBy::identity_host;
     request.headers.add("Metadata", "true");
     const Answer challenge = co_await server_.get(request, step_);
     if (challenge.status != 401) {

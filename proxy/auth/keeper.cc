@@ -17,8 +17,8 @@ namespace {
 // Renewals that follow each other faster than this, as of a token whose file is watched, are told
 // at level debug.
 constexpr std::chrono::minutes told_every{10};
-// A refusal this long after the last one is a new story.
-constexpr std::chrono::minutes refusals_forgotten{10};
+// A refusal this long after the last one is a new story: what was used meanwhile was accepted.
+constexpr std::chrono::seconds refusals_forgotten{30};
 
 std::chrono::seconds in_seconds(std::chrono::nanoseconds duration) {
   return std::max(std::chrono::floor<std::chrono::seconds>(duration), std::chrono::seconds(0));
@@ -112,9 +112,12 @@ template <class T>
 bool Keeper<T>::discard(const T* used) {
   if (kept_.get() != used || !used) return true;
   const Instant now = environment_.clock.now();
-  if (now < refusable_at_) return false;
-  if (refused_at_ != Instant::min() && now - refused_at_ > refusals_forgotten) refusals_ = 0;
+  if (refused_at_ != Instant::min() && now - refused_at_ > refusals_forgotten) {
+    refusals_ = 0;
+    refusable_at_ = now;
+  }
   refused_at_ = now;
+  if (now < refusable_at_) return false;
   refusable_at_ = now + retry_after(Error{Errc::upstream_failed, {}}, ++refusals_, std::nullopt,
                                     environment_.random.unit());
   kept_ = nullptr;

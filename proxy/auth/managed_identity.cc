@@ -100,6 +100,7 @@ asio::awaitable<Answer> MetadataService::ask(std::string target, std::string ste
   } turn(*this);
   HttpRequest request;
   request.url = endpoint_.with_target(std::move(target));
+  request.host_named_by = HostNamedBy::identity_host;
   request.headers.add("Metadata", "true");
   request.limits = environment_.limits;
   request.limits.connect = std::min(request.limits.connect, connect_limit);

@@ -17,21 +17,8 @@ constexpr std::chrono::seconds longest_pause = 300s;  // whatever a server names
 
 }  // namespace
 
-asio::awaitable<Answer> TokenServer::get(Url url, Headers headers, std::string step) {
-  HttpRequest request;
-  request.url = std::move(url);
-  request.headers = std::move(headers);
-  return get(std::move(request), std::move(step));
-}
-
 asio::awaitable<Answer> TokenServer::get(HttpRequest request, std::string step) {
   return call(std::move(request), Form(), std::move(step));
-}
-
-asio::awaitable<Answer> TokenServer::post(Url url, Form form, std::string step) {
-  HttpRequest request;
-  request.url = std::move(url);
-  return post(std::move(request), std::move(form), std::move(step));
 }
 
 asio::awaitable<Answer> TokenServer::post(HttpRequest request, Form form, std::string step) {
@@ -40,18 +27,27 @@ asio::awaitable<Answer> TokenServer::post(HttpRequest request, Form form, std::s
   return call(std::move(request), std::move(form), std::move(step));
 }
 
+void TokenServer::check_pause(const std::string& step) const {
+  const Instant now = environment_.clock.now();
+  if (now >= paused_until_) return;
+  const std::chrono::nanoseconds left = paused_until_ - now;
+  throw Postponed(Errc::throttled,
+                  step + ": not asked again for " +
+                      std::to_string(std::chrono::ceil<std::chrono::seconds>(left).count()) +
+                      " s, because the server has throttled us",
+                  left);
+}
+
 asio::awaitable<Answer> TokenServer::call(HttpRequest request, Form form, std::string step) {
   if (request.ca_file.empty()) request.ca_file = ca_file_;
   request.limits = environment_.limits;
   for (int tries = 1;; ++tries) {
-    if (const Instant now = environment_.clock.now(); now < paused_until_) {
-      const std::chrono::nanoseconds left = paused_until_ - now;
-      throw Postponed(Errc::throttled,
-                      step + ": not asked again for " +
-                          std::to_string(std::chrono::ceil<std::chrono::seconds>(left).count()) +
-                          " s, because the server has throttled us",
-                      left);
+    check_pause(step);
+    if (limit_) {
+      co_await environment_.clock.sleep_for(limit_->take(environment_.clock.now()));
+      check_pause(step);  // another call may have met it meanwhile
     }
+    const Instant sent = environment_.clock.now();
     HttpRequest once = request;
     once.body = form.text();
     std::optional<Answer> answer;
@@ -62,7 +58,9 @@ asio::awaitable<Answer> TokenServer::call(HttpRequest request, Form form, std::s
     }
     if (answer && answer->status == 429) {
       const auto named = std::min(answer->retry_after().value_or(unnamed_pause), longest_pause);
-      paused_until_ = environment_.clock.now() + environment_.random.between(named, named * 6 / 5);
+      const Instant now = environment_.clock.now();
+      paused_until_ = now + environment_.random.between(named, named * 6 / 5);
+      if (limit_) limit_->note_throttled(now, sent);
     }
     const bool passing = !answer || (answer->status >= 500 && !answer->retry_after());
     if (!passing || tries == most_tries) co_return std::move(*answer);

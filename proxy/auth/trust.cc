@@ -45,6 +45,15 @@ std::unexpected<Error> refuse(const Origin& registry, const std::string& realm,
                                            ", which is not used: " + std::string(why));
 }
 
+// A configured host is a name with its port, or a name for port 443 alone.
+bool is_one_of(const std::vector<std::string>& token_hosts, const Origin& origin) {
+  const std::string with_port = origin.host + ":" + std::to_string(origin.port);
+  return std::ranges::any_of(token_hosts, [&](const std::string& host) {
+    const std::string lowered = lower_case(host);
+    return lowered == with_port || (origin.port == 443 && lowered == origin.host);
+  });
+}
+
 // The realm as a URL, whose form alone can be wrong.
 Result<Url> parse_realm(const Origin& registry, std::string_view realm) {
   Result<Url> url = Url::parse(realm);
@@ -129,13 +138,7 @@ Result<Url> check_password_realm(const Origin& registry, std::string_view realm,
                          });
     if (belongs) return url;
   }
-  // A name with its port, or for port 443 alone.
-  const std::string with_port = there.host + ":" + std::to_string(there.port);
-  const bool allowed = std::ranges::any_of(token_hosts, [&](const std::string& host) {
-    const std::string lowered = lower_case(host);
-    return lowered == with_port || (there.port == 443 && lowered == there.host);
-  });
-  if (allowed && there.scheme == "https") return url;
+  if (is_one_of(token_hosts, there) && there.scheme == "https") return url;
   return refuse(registry, url->printable(),
                 "a password goes to the registry's own origin only; if that server is the "
                 "registry's, add its host to token_hosts of this [[registry]]");
@@ -182,6 +185,14 @@ Result<Url> check_anonymous_realm(const Origin& registry, std::string_view realm
       break;
   }
   return refuse(registry, url->printable(), "it is an IP address and not the registry's own");
+}
+
+HostNamedBy realm_named_by(const Origin& registry, const Origin& realm,
+                           const std::vector<std::string>& token_hosts) {
+  const bool ours =
+      realm.host == registry.host || is_one_of(token_hosts, realm) ||
+      (reach_of(registry.host) != Reach::anywhere && reach_of(realm.host) != Reach::anywhere);
+  return ours ? HostNamedBy::configuration : HostNamedBy::upstream;
 }
 
 }  // namespace staithe::proxy::auth

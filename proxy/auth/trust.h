@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "proxy/dial_policy.h"
 #include "proxy/url.h"
 
 namespace staithe::proxy::auth {
@@ -64,6 +65,13 @@ Result<Url> check_anonymous_realm(const Origin& registry, std::string_view realm
 // Everything else is a way to steal the password (CVE-2026-33540).
 Result<Url> check_password_realm(const Origin& registry, std::string_view realm,
                                  const std::vector<std::string>& token_hosts);
+
+// For the dial, by whom the host of a realm that has passed one of these rules is named: by the
+// configuration if it is the registry's own or one of `token_hosts`, or if neither it nor the
+// registry's is a name of the public DNS; else by the registry, which must not make us dial what
+// only we can reach.
+HostNamedBy realm_named_by(const Origin& registry, const Origin& realm,
+                           const std::vector<std::string>& token_hosts);
 
 // May a password be used at this origin? Over https; plain http only for a loopback name.
 Result<void> check_password_origin(const Origin& registry);

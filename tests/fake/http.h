@@ -66,6 +66,7 @@ struct Asked {
   std::string body;
   std::string ca_file;
   std::string ca_pem, certificate_thumbprint, connect_to;
+  proxy::HostNamedBy host_named_by;
   proxy::HttpLimits limits;
   Instant at;
 
@@ -145,6 +146,7 @@ class FakeHttpClient final : public proxy::HttpClient {
                            .ca_pem = request.ca_pem,
                            .certificate_thumbprint = request.certificate_thumbprint,
                            .connect_to = request.connect_to,
+                           .host_named_by = request.host_named_by,
                            .limits = request.limits,
                            .at = clock_.now()});
     const Asked asked = asked_.back();

@@ -34,7 +34,7 @@ TEST(Connection, KeepsItselfForTheNextRequestAndTakesPipelinedOnes) {
 
 TEST(Connection, SpeaksHttp10) {
   House house;
-  const Answer answer = ask(house, "GET /v2/ HTTP/1.0\r\n\r\n");
+  const Answer answer = ask(house, "GET /v2/ HTTP/1.0\r\nHost: localhost\r\n\r\n");
   EXPECT_EQ(answer.status, 200);
   EXPECT_EQ(answer.field("Connection"), "close");
 }
@@ -69,6 +69,36 @@ TEST(Connection, RefusesEveryDoubtAboutTheFraming) {
     EXPECT_NE(answer.body.find("\"errors\""), std::string::npos) << text;
     EXPECT_FALSE(answer.reset) << text;
   }
+}
+
+// However much stands behind it, and whether it came at once or later.
+TEST(Connection, ReadsNothingAfterWhatItRefuses) {
+  House house;
+  const std::string good = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  for (const std::string& bad : {
+           std::string("GET /v2/ HTTP/1.1\r\n\r\n"),
+           std::string("GET /v2/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\n\r\n"),
+           std::string("GET /v2/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+                       "\r\n0\r\n\r\n"),
+           std::string("PUT /v2/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\n\r\n"),
+           std::string("GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+           std::string("GET /v2/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n\r\n"),
+       }) {
+    const Answer answer = ask(house, good + bad + good + good);
+    const std::string all = answer.head + "\r\n" + answer.body;
+    std::size_t answers = 0;
+    for (std::size_t at = 0; (at = all.find("HTTP/1.1 ", at)) != std::string::npos; ++at) ++answers;
+    EXPECT_EQ(answers, 2U) << bad << all;
+    EXPECT_FALSE(answer.reset) << bad;
+  }
+}
+
+TEST(Connection, CountsWhatItRefuses) {
+  House house;
+  ask(house, "GET /v2/ HTTP/1.1\r\n\r\n");
+  ask(house, "hello\r\n\r\n");
+  ask(house, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(house.proxy.traffic().malformed, 2U);
 }
 
 TEST(Connection, IsNotOverdueWhileItsAnswerIsBeingFound) {

@@ -10,7 +10,7 @@
 namespace staithe::proxy {
 namespace {
 
-using Verdict = Crowd::Verdict;
+using Decided = Crowd::Verdict;
 
 // Connections of one user that rest, the first for the longest.
 std::vector<std::unique_ptr<Crowd::Guest>> resting(Crowd& crowd, Peer user, std::size_t count) {
@@ -26,16 +26,16 @@ std::vector<std::unique_ptr<Crowd::Guest>> resting(Crowd& crowd, Peer user, std:
 TEST(Crowd, RefusesAUserBeyondHisShareAndNobodyElse) {
   Crowd crowd({.connections = 10, .connections_per_user = 3});
   const auto his = resting(crowd, 1000, 3);
-  EXPECT_EQ(crowd.decide(1000).verdict, Verdict::user_has_all);
-  EXPECT_EQ(crowd.decide(1001).verdict, Verdict::welcome);
-  EXPECT_EQ(crowd.decide(std::nullopt).verdict, Verdict::welcome);
+  EXPECT_EQ(crowd.decide(1000).verdict, Decided::user_has_all);
+  EXPECT_EQ(crowd.decide(1001).verdict, Decided::welcome);
+  EXPECT_EQ(crowd.decide(std::nullopt).verdict, Decided::welcome);
 }
 
 TEST(Crowd, CountsThoseWhomTheKernelDoesNotTellAsOneUser) {
   Crowd crowd({.connections = 10, .connections_per_user = 2});
   const auto theirs = resting(crowd, std::nullopt, 2);
-  EXPECT_EQ(crowd.decide(std::nullopt).verdict, Verdict::user_has_all);
-  EXPECT_EQ(crowd.decide(0).verdict, Verdict::welcome);
+  EXPECT_EQ(crowd.decide(std::nullopt).verdict, Decided::user_has_all);
+  EXPECT_EQ(crowd.decide(0).verdict, Decided::welcome);
   EXPECT_EQ(crowd.users(), 1U);
 }
 
@@ -44,7 +44,7 @@ TEST(Crowd, MakesRoomWithTheLongestIdleOfTheUserWithMost) {
   const auto few = resting(crowd, 1, 2);
   const auto many = resting(crowd, 2, 6);
   const auto decision = crowd.decide(3);
-  EXPECT_EQ(decision.verdict, Verdict::in_place_of);
+  EXPECT_EQ(decision.verdict, Decided::in_place_of);
   EXPECT_EQ(decision.gives_way, many.front().get());
   // A request later it is the one that has rested least.
   many.front()->work();
@@ -59,7 +59,7 @@ TEST(Crowd, TakesNothingFromAUserWithNoMoreThanTheNewcomers) {
   const auto one = resting(crowd, 1, 2);
   const auto other = resting(crowd, 2, 2);
   for (const auto& guest : other) guest->work();
-  EXPECT_EQ(crowd.decide(2).verdict, Verdict::full) << "its own are at work, the others' are safe";
+  EXPECT_EQ(crowd.decide(2).verdict, Decided::full) << "its own are at work, the others' are safe";
   EXPECT_EQ(crowd.decide(1).gives_way, one.front().get());
   EXPECT_EQ(crowd.decide(3).gives_way, one.front().get());
 }
@@ -68,14 +68,14 @@ TEST(Crowd, RefusesWhenAllAreAtWork) {
   Crowd crowd({.connections = 2, .connections_per_user = 2});
   const auto busy = resting(crowd, 1, 2);
   for (const auto& guest : busy) guest->work();
-  EXPECT_EQ(crowd.decide(2).verdict, Verdict::full);
+  EXPECT_EQ(crowd.decide(2).verdict, Decided::full);
   busy.front()->leave();
-  EXPECT_EQ(crowd.decide(2).verdict, Verdict::welcome);
+  EXPECT_EQ(crowd.decide(2).verdict, Decided::welcome);
 }
 
 TEST(Crowd, MakesRoomWheneverItIsToldThatThereIsNone) {
   Crowd crowd({.connections = 100, .connections_per_user = 100});
-  EXPECT_EQ(crowd.decide(1, true).verdict, Verdict::full);
+  EXPECT_EQ(crowd.decide(1, true).verdict, Decided::full);
   const auto some = resting(crowd, 1, 2);
   EXPECT_EQ(crowd.decide(2, true).gives_way, some.front().get());
 }
@@ -101,16 +101,16 @@ TEST(Crowd, DecidesAsAModelThatCountsAnew) {
       const auto decision = crowd.decide(user);
       ASSERT_EQ(crowd.size(), all.size());
       if (count(user) >= 7) {
-        ASSERT_EQ(decision.verdict, Verdict::user_has_all);
+        ASSERT_EQ(decision.verdict, Decided::user_has_all);
       } else if (all.size() < 12) {
-        ASSERT_EQ(decision.verdict, Verdict::welcome);
+        ASSERT_EQ(decision.verdict, Decided::welcome);
       } else {
         // The most that anybody has who rests and has more than the newcomer's user, or is he.
         std::ptrdiff_t most = 0;
         for (const auto& m : all)
           if (m->rests && (count(m->user) > count(user) || m->user == user))
             most = std::max(most, count(m->user));
-        ASSERT_EQ(decision.verdict, most > 0 ? Verdict::in_place_of : Verdict::full);
+        ASSERT_EQ(decision.verdict, most > 0 ? Decided::in_place_of : Decided::full);
         if (most > 0) {
           const auto gone = std::ranges::find_if(
               all, [&](const auto& m) { return &m->guest == decision.gives_way; });
@@ -122,7 +122,7 @@ TEST(Crowd, DecidesAsAModelThatCountsAnew) {
           all.erase(gone);
         }
       }
-      if (decision.verdict == Verdict::welcome || decision.verdict == Verdict::in_place_of) {
+      if (decision.verdict == Decided::welcome || decision.verdict == Decided::in_place_of) {
         all.push_back(std::make_unique<Modelled>());
         all.back()->user = user;
         all.back()->since = ++time;

@@ -1,7 +1,5 @@
 // Bodies as they come from a real socket on loopback.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@
 #include <thread>
 
 #include "proxy/curl_loop.h"
+#include "tests/fake/listener.h"
 #include "tests/proxy/auth/make_certificate.h"
 
 namespace staithe::proxy {
@@ -24,29 +23,20 @@ namespace {
 using auth::must;
 
 // Answers every request on one connection after the other with the body.
-class Server {
+class BodyServer {
  public:
-  explicit Server(std::string body) : body_(std::move(body)) {
+  explicit BodyServer(std::string body) : body_(std::move(body)) {
     std::signal(SIGPIPE, SIG_IGN);
-    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    must(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) == 0, "bind");
-    must(::listen(listener_, 16) == 0, "listen");
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
-    url_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/";
+    url_ = "http://127.0.0.1:" + std::to_string(listener_.port()) + "/";
     thread_ = std::thread([this] { serve(); });
   }
   // Clients have closed their connections.
-  ~Server() {
-    ::shutdown(listener_, SHUT_RDWR);
+  ~BodyServer() {
+    listener_.stop();
     thread_.join();
-    ::close(listener_);
   }
-  Server(const Server&) = delete;
-  Server& operator=(const Server&) = delete;
+  BodyServer(const BodyServer&) = delete;
+  BodyServer& operator=(const BodyServer&) = delete;
 
   const std::string& url() const { return url_; }
   int connections() const { return connections_; }
@@ -54,7 +44,7 @@ class Server {
  private:
   void serve() {
     for (;;) {
-      const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      const int fd = listener_.accept();
       if (fd < 0) return;
       ++connections_;
       std::string text;
@@ -78,7 +68,7 @@ class Server {
 
   std::string body_;
   std::string url_;
-  int listener_ = -1;
+  const fake::Listener listener_;
   std::atomic<int> connections_ = 0;
   std::thread thread_;
 };
@@ -93,6 +83,7 @@ struct Got {
 asio::awaitable<Got> get(CurlLoop& loop, const std::string& url, int turns) {
   HttpRequest request;
   request.url = Url::parse(url).value();
+  request.host_named_by = HostNamedBy::configuration;
   const auto response = co_await loop.send(std::move(request));
   Got got;
   std::vector<char> piece;
@@ -110,7 +101,7 @@ TEST(CurlBody, ComesWholeInBoundedPiecesWhoeverReadsSlowly) {
   for (const std::size_t size : {1, 1000, 64 * 1024, 256 * 1024, 1024 * 1024, 5'000'000}) {
     std::string body(size, '\0');
     for (char& c : body) c = static_cast<char>(random());
-    Server server(body);
+    BodyServer server(body);
     asio::io_context io;
     CurlLoop loop(io.get_executor());
     for (const int turns : {0, 1, 100}) {

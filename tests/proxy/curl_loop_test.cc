@@ -1,9 +1,7 @@
 // Whose certificate is believed, with a real TLS server on loopback.
 #include "proxy/curl_loop.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +16,7 @@
 #include <vector>
 
 #include "cache/error.h"
+#include "tests/fake/listener.h"
 #include "tests/proxy/auth/make_certificate.h"
 
 namespace staithe::proxy {
@@ -38,19 +37,10 @@ class TlsServer {
     std::signal(SIGPIPE, SIG_IGN);
     must(SSL_CTX_use_certificate(context_.get(), pair.x509.get()) == 1, "certificate");
     must(SSL_CTX_use_PrivateKey(context_.get(), pair.rsa.get()) == 1, "key");
-    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    must(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) == 0, "bind");
-    must(::listen(listener_, 16) == 0, "listen");
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
     acceptor_ = std::thread([this] { accept_all(); });
   }
   ~TlsServer() {
-    ::shutdown(listener_, SHUT_RDWR);
+    listener_.stop();
     acceptor_.join();
     {
       const std::lock_guard lock(mutex_);
@@ -58,12 +48,11 @@ class TlsServer {
     }
     for (std::thread& thread : threads_) thread.join();
     for (const int fd : connections_) ::close(fd);
-    ::close(listener_);
   }
   TlsServer(const TlsServer&) = delete;
   TlsServer& operator=(const TlsServer&) = delete;
 
-  std::string port() const { return std::to_string(port_); }
+  std::string port() const { return std::to_string(listener_.port()); }
   std::vector<Seen> seen() {
     const std::lock_guard lock(mutex_);
     return seen_;
@@ -72,7 +61,7 @@ class TlsServer {
  private:
   void accept_all() {
     for (;;) {
-      const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      const int fd = listener_.accept();
       if (fd < 0) return;
       const std::lock_guard lock(mutex_);
       connections_.push_back(fd);
@@ -103,8 +92,7 @@ class TlsServer {
   }
 
   std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context_;
-  int listener_ = -1;
-  unsigned port_ = 0;
+  const fake::Listener listener_;
   std::thread acceptor_;
   std::mutex mutex_;
   std::vector<int> connections_;
@@ -153,6 +141,7 @@ class TlsTrust : public testing::Test {
     HttpRequest request;
     request.url = Url::parse("https://" + host + ":" + server.port() + "/t").value();
     request.connect_to = "127.0.0.1:" + server.port();
+    request.host_named_by = HostNamedBy::configuration;
     return request;
   }
 

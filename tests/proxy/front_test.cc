@@ -26,6 +26,10 @@ struct Played {
   cache::Digest digest = cache::digest_of(cache::Algorithm::sha256, bytes);
 };
 
+asio::awaitable<std::optional<Instant>> nobody_may(Caller, std::optional<std::string>) {
+  co_return std::nullopt;
+}
+
 std::string text_of(const std::string& method, const std::string& target,
                     const std::string& fields = {}) {
   return method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + fields + "\r\n";
@@ -306,7 +310,7 @@ TEST_F(FrontTest, RefusesHostsAndUsersByTheRulesOfTheMoment) {
   ASSERT_EQ(read(socket, text.size()), text);
   const std::string foreign = "GET " + by_digest + " HTTP/1.1\r\nHost: evil.example\r\n";
   EXPECT_EQ(house.run(house.ask(foreign + "Connection: close\r\n\r\n")).status, 403);
-  house.proxy.restrict([](Peer) -> asio::awaitable<bool> { co_return false; });
+  house.proxy.restrict(nobody_may);
   asio::write(socket, asio::buffer(text_of("GET", by_digest)));
   EXPECT_EQ(read(socket, 12), "HTTP/1.1 403");
 }

@@ -23,6 +23,8 @@ TEST(Link, IsLeftOutIfItIsNotUnderstood) {
 TEST(Link, CarriesNoControlCharacters) {
   EXPECT_EQ(rewrite_link("</x?last=a\rb&n=1>; rel=\"next\"", "/v2/app/tags/list"),
             "</v2/app/tags/list?n=1>; rel=\"next\"");
+  // Found by fuzzing: nor may the request's own path stand there whatever it is.
+  EXPECT_EQ(rewrite_link("</x?last=a>; rel=\"next\"", "/a<b.example/v2/app/tags/list"), "");
 }
 
 }  // namespace

@@ -2,19 +2,22 @@
 
 #include <gtest/gtest.h>
 
-#include <boost/beast/http/empty_body.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <random>
 #include <string>
+
+#include "proxy/request_head.h"
 
 namespace staithe::proxy {
 namespace {
 
-namespace http = boost::beast::http;
-
 Plain verdict_on(const std::string& text) {
   PlainRequest request;
   return parse_plain(text, request);
+}
+
+std::string many_fields() {
+  std::string fields;
+  for (std::size_t i = 0; i < most_fields; ++i) fields += "X: a\r\n";
+  return fields;
 }
 
 const std::string usual =
@@ -29,7 +32,7 @@ TEST(PlainRequest, IsReadWithWhatMatters) {
   EXPECT_EQ(request.target, "/v2/app/manifests/sha256:abc?ns=r.example");
   EXPECT_EQ(request.host, "localhost:5050");
   EXPECT_EQ(request.size, usual.size());
-  const std::string head = "HEAD / HTTP/1.1\r\nhost:h  \r\n\r\n";
+  const std::string head = "HEAD / HTTP/1.1\r\nhost:   h\r\n\r\n";
   ASSERT_EQ(parse_plain(head, request), Plain::yes);
   EXPECT_TRUE(request.head);
   EXPECT_EQ(request.target, "/");
@@ -41,11 +44,22 @@ TEST(PlainRequest, IsBegunByEachOfItsBeginnings) {
     EXPECT_EQ(verdict_on(usual.substr(0, size)), Plain::begun) << size;
 }
 
+TEST(PlainRequest, IsOneWithAllThatClientsUsuallySay) {
+  EXPECT_EQ(
+      verdict_on("GET /v2/app/blobs/sha256:abc?ns=localhost%3A5000 HTTP/1.1\r\n"
+                 "Host: [::1]:5050\r\nUser-Agent: Go-http-client/1.1\r\n"
+                 "Accept-Encoding: gzip\r\n"
+                 "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n\r\n"),
+      Plain::yes);
+}
+
 TEST(PlainRequest, IsNoneThatNeedsThought) {
   const std::string line = "GET /v2/ HTTP/1.1\r\n";
   const std::string host = "Host: localhost\r\n";
   for (const std::string& text : {
            "POST /v2/ HTTP/1.1\r\n" + host + "\r\n",
+           line + host + "Authorization: Basic eDp5\r\n\r\n",
+           line + host + "authorization: Bearer x\r\n\r\n",
            "GET  /v2/ HTTP/1.1\r\n" + host + "\r\n",
            "get /v2/ HTTP/1.1\r\n" + host + "\r\n",
            "GET v2 HTTP/1.1\r\n" + host + "\r\n",
@@ -54,8 +68,22 @@ TEST(PlainRequest, IsNoneThatNeedsThought) {
            "GET /v2/ HTTP/1.1\n" + host + "\r\n",
            "\r\n" + line + host + "\r\n",
            "GET /v2/\x80 HTTP/1.1\r\n" + host + "\r\n",
+           "GET //v2/ HTTP/1.1\r\n" + host + "\r\n",
+           "GET /v2/../x HTTP/1.1\r\n" + host + "\r\n",
+           "GET /v2/%2e%2e/x HTTP/1.1\r\n" + host + "\r\n",
+           "GET /v2/%zz HTTP/1.1\r\n" + host + "\r\n",
+           "GET /v2/#x HTTP/1.1\r\n" + host + "\r\n",
+           "GET /v2/| HTTP/1.1\r\n" + host + "\r\n",
            line + "\r\n",
            line + host + host + "\r\n",
+           line + "Host: a b\r\n\r\n",
+           line + "Host: a \r\n\r\n",
+           line + "Host: localhost:\r\n\r\n",
+           line + host + "Content_Length: 5\r\n\r\n",
+           line + host + "Connection: keep-alive\r\nConnection: keep-alive\r\n\r\n",
+           line + host + "Authorization: a\r\nAuthorization: b\r\n\r\n",
+           line + host + "Referer: http://localhost/\r\n\r\n",
+           line + host + many_fields() + "\r\n",
            line + "Host:\r\n\r\n",
            line + "Host: \r\n" + host + "\r\n",
            line + "Host : localhost\r\n\r\n",
@@ -82,81 +110,6 @@ TEST(PlainRequest, IsNoneThatNeedsThought) {
        }) {
     EXPECT_EQ(verdict_on(text), Plain::no) << text;
   }
-}
-
-// Beast, as proxy/connection.cc uses it, accepts what this accepts, and reads the same.
-TEST(PlainRequest, IsReadAsBeastReadsIt) {
-  std::mt19937 random(11);
-  const auto roll = [&](std::size_t sides) { return static_cast<std::size_t>(random() % sides); };
-  const std::vector<std::string> parts = {"GET ",
-                                          "HEAD ",
-                                          "/v2/",
-                                          "/",
-                                          " ",
-                                          " HTTP/1.1",
-                                          "\r\n",
-                                          "\n",
-                                          "\r",
-                                          "Host: a\r\n",
-                                          "Host:",
-                                          "host: b:1\r\n",
-                                          "Connection: keep-alive\r\n",
-                                          "Connection: close\r\n",
-                                          "X-A: b\r\n",
-                                          "X-A:\r\n",
-                                          "Range: bytes=1-\r\n",
-                                          "Content-Length: 3\r\n",
-                                          "Accept: */*\r\n",
-                                          "\t",
-                                          ":",
-                                          "%41",
-                                          "?ns=x",
-                                          "\x80",
-                                          std::string(1, '\0'),
-                                          "Transfer-Encoding: x\r\n",
-                                          "Sec-X: 1\r\n"};
-  int accepted = 0;
-  for (int i = 0; i < 200'000; ++i) {
-    std::string text = usual;
-    if (roll(2)) text = "HEAD /v2/x HTTP/1.1\r\nHost: h\r\nX-Y: z\r\n\r\n";
-    for (std::size_t changes = roll(4); changes > 0; --changes) {
-      const std::size_t at = roll(text.size() + 1);
-      switch (roll(3)) {
-        case 0:
-          text.insert(at, parts[roll(parts.size())]);
-          break;
-        case 1:
-          text.erase(at, roll(12));
-          break;
-        default:
-          if (at < text.size()) text[at] = static_cast<char>(roll(256));
-          break;
-      }
-    }
-    PlainRequest request;
-    if (parse_plain(text, request) != Plain::yes) continue;
-    ++accepted;
-    http::request_parser<http::empty_body> parser;
-    parser.header_limit(32 * 1024);
-    parser.body_limit(boost::none);
-    boost::beast::error_code error;
-    const std::size_t used = parser.put(boost::asio::buffer(text), error);
-    ASSERT_TRUE(parser.is_header_done()) << text << error.message();
-    const auto& message = parser.get();
-    ASSERT_EQ(used, request.size) << text;
-    ASSERT_EQ(message.method(), request.head ? http::verb::head : http::verb::get) << text;
-    ASSERT_EQ(message.target(), request.target) << text;
-    ASSERT_EQ(message.version(), 11U) << text;
-    ASSERT_EQ(message.count(http::field::host), 1U) << text;
-    ASSERT_EQ(message[http::field::host], request.host) << text;
-    ASSERT_TRUE(message.keep_alive()) << text;
-    for (const auto field : {http::field::range, http::field::if_range, http::field::if_none_match,
-                             http::field::content_length, http::field::transfer_encoding,
-                             http::field::expect, http::field::upgrade, http::field::origin})
-      ASSERT_EQ(message.count(field), 0U) << text;
-    ASSERT_FALSE(parser.content_length()) << text;
-  }
-  EXPECT_GT(accepted, 10'000);
 }
 
 }  // namespace

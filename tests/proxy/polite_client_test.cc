@@ -9,6 +9,7 @@
 #include <list>
 
 #include "tests/fake/clock.h"
+#include "tests/fake/effort.h"
 #include "tests/fake/http.h"
 
 namespace staithe::proxy {
@@ -358,7 +359,8 @@ TEST_F(PoliteClientTest, AProbeThatIsAnsweredWithNonsenseLeavesItsPlaceToo) {
 // The promises over random hosts: every request ends, none with 429, none is sent while one host
 // asks for a pause or is known to be away, but for probes.
 TEST(PoliteClient, KeepsItsPromisesOverRandomHistories) {
-  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+  const auto seeds = static_cast<std::uint64_t>(fake::effort(40));
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
     asio::io_context io;
     fake::ManualClock clock(io);
     fake::FakeHttpClient http(clock);

@@ -290,6 +290,104 @@ TEST(Blobs, WhatTheCacheCannotTakeIsPassedOnCheckedAndNotStored) {
   EXPECT_FALSE(house.get(blob_path("app", digest)).complete);
 }
 
+// The soak found it: an answer of no byte was passed on as one, whole with its head.
+TEST(Blobs, NothingIsNotPassedOnForABlobThatIsSomething) {
+  House house(cache::Size{.bytes = 100'000});
+  const std::string bytes = bytes_of(1'000'000);
+  const auto digest = house.play_blob("app", bytes);
+  int good_answers = 0;
+  house.upstream.on("https://r.example/v2/app/blobs/" + digest.to_string(),
+                    [&](const fake::Asked& asked) {
+                      if (good_answers-- > 0) return House::blob_reply(asked, bytes);
+                      return fake::Reply{.status = 200, .headers = {{"Content-Length", "0"}}};
+                    });
+  for (const char* range : {"", "Range: bytes=-52\r\n"}) {
+    good_answers = 1;  // The transfer, for which there is no room.
+    const Answer answer = house.get(blob_path("app", digest), range);
+    EXPECT_EQ(good_answers, -1) << range;
+    EXPECT_EQ(answer.status, 404) << range;
+    EXPECT_TRUE(answer.body.contains("has no byte")) << answer.body;
+  }
+  EXPECT_EQ(house.head(blob_path("app", digest)).status, 404);
+}
+
+// The soak found it: the HEAD joined the GET's transfer, was passed on as one, and its body, which
+// it must not have, ended the daemon.
+TEST(Blobs, AHeadBesideAGetThatTheCacheCannotTakeHasNoBody) {
+  House house(cache::Size{.bytes = 100'000});
+  const std::string bytes = bytes_of(1'000'000);
+  const auto digest = house.play_blob("app", bytes);
+  fake::Gate gate(house.io.get_executor());
+  house.upstream.on("https://r.example/v2/app/blobs/" + digest.to_string(),
+                    [&](const fake::Asked& asked) {
+                      fake::Reply reply = House::blob_reply(asked, bytes);
+                      reply.gate = &gate;
+                      return reply;
+                    });
+  const auto begin = [&](const std::string& method, std::optional<Answer>& to) {
+    asio::co_spawn(house.io,
+                   house.ask(method + " " + blob_path("app", digest) +
+                             " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+                   [&to](std::exception_ptr, Answer answer) { to = std::move(answer); });
+  };
+  std::optional<Answer> got;
+  std::optional<Answer> told;
+  begin("GET", got);
+  house.run_until_true([&] { return gate.waiting() == 1; });
+  begin("HEAD", told);
+  // Who comes after it has been answered, so it has been taken up, and waits for the transfer.
+  ASSERT_EQ(house.get("/v2/").status, 200);
+  ASSERT_EQ(house.get("/v2/").status, 200);
+  gate.open();
+  house.run_until_true([&] { return got && told; });
+  EXPECT_TRUE(got->body == bytes);
+  EXPECT_EQ(told->status, 200);
+  EXPECT_EQ(told->field("Content-Length"), std::to_string(bytes.size()));
+  EXPECT_TRUE(told->body.empty());
+}
+
+TEST(Blobs, APartOfMoreBytesThanItsRangeIsCutWhereItIsPassedOn) {
+  House house(cache::Size{.bytes = 100'000});
+  const std::string bytes = bytes_of(1'000'000);
+  const auto digest = house.play_blob("app", bytes);
+  house.upstream.on("https://r.example/v2/app/blobs/" + digest.to_string(),
+                    [&](const fake::Asked& asked) {
+                      fake::Reply reply = House::blob_reply(asked, bytes);
+                      for (auto& [name, value] : reply.headers)
+                        if (name == "Content-Range" && asked.headers.get("Range") == "bytes=5-999")
+                          value = "bytes 5-9/1000000";
+                      return reply;
+                    });
+  const Answer answer = house.get(blob_path("app", digest), "Range: bytes=5-999\r\n");
+  EXPECT_EQ(answer.status, 206);
+  EXPECT_FALSE(answer.complete);
+  // It goes on.
+  EXPECT_EQ(house.get(blob_path("app", digest), "Range: bytes=5-9\r\n").body, bytes.substr(5, 5));
+}
+
+TEST(Blobs, AnotherPartThanWasAskedForIsNotPassedOn) {
+  House house(cache::Size{.bytes = 100'000});
+  const std::string bytes = bytes_of(1'000'000);
+  const auto digest = house.play_blob("app", bytes);
+  house.upstream.on("https://r.example/v2/app/blobs/" + digest.to_string(),
+                    [&](const fake::Asked& asked) {
+                      // The transfer, for which there is no room, begins as it should.
+                      if (asked.headers.get("Range") == "bytes=0-4194303")
+                        return House::blob_reply(asked, bytes);
+                      fake::Asked another;
+                      another.headers.add("Range", "bytes=100-104");
+                      return House::blob_reply(another, bytes);
+                    });
+  for (const char* range : {"bytes=5-9", "bytes=5-", "bytes=-5", "bytes=99-104", "bytes=100-103"})
+    EXPECT_EQ(house.get(blob_path("app", digest), "Range: " + std::string(range) + "\r\n").status,
+              404)
+        << range;
+  EXPECT_EQ(house.get(blob_path("app", digest), "Range: bytes=100-104\r\n").body,
+            bytes.substr(100, 5));
+  // Its end may be nearer than was asked for.
+  EXPECT_EQ(house.get(blob_path("app", digest), "Range: bytes=100-\r\n").status, 206);
+}
+
 TEST(Blobs, WithoutALengthUpstreamTheBodyIsChunkedAndTheEndStillHeldBack) {
   House house;
   const std::string bytes = bytes_of(100'000);

@@ -50,6 +50,27 @@ TEST(Redirect, LeadsToConfiguredHosts) {
   EXPECT_TRUE(follows("http://r.example", "http://cdn.example/x", {"cdn.example"}));
 }
 
+TEST(Redirect, HostsOfPrivateEndpointsAndConfiguredOnesMayHavePrivateAddresses) {
+  const auto who = [](const std::string& registry, std::string_view host) {
+    return named_by({.registry = url(registry).origin(),
+                     .data_hosts = {"cdn.example", "*.s3.example"},
+                     .acr_suffixes = {"azurecr.io"}},
+                    host);
+  };
+  const std::string acr = "https://contoso.azurecr.io";
+  const std::string hub = "https://registry-1.docker.io";
+  for (const char* host : {"contoso.azurecr.io", "contoso.westeurope.data.azurecr.io",
+                           "eusman12.blob.core.windows.net", "cdn.example", "a.s3.example"})
+    EXPECT_EQ(who(acr, host), HostNamedBy::configuration) << host;
+  for (const char* host : {"registry-1.docker.io", "cdn.example"})
+    EXPECT_EQ(who(hub, host), HostNamedBy::configuration) << host;
+  for (const char* host : {"production.cloudflare.docker.com", "eusman12.blob.core.windows.net",
+                           "contoso.azurecr.io", "evil.example", "localhost", "127.0.0.1"})
+    EXPECT_EQ(who(hub, host), HostNamedBy::upstream) << host;
+  for (const char* host : {"evil.example", "fabrikam.azurecr.io", "xcdn.example", "s3.example"})
+    EXPECT_EQ(who(acr, host), HostNamedBy::upstream) << host;
+}
+
 TEST(Redirect, NamesTheHostAndTheKeyButNotTheSignedQuery) {
   const Url from = url("https://contoso.azurecr.io/v2/a/blobs/x");
   const RedirectPolicy policy{.registry = from.origin(), .data_hosts = {}, .acr_suffixes = {}};

@@ -51,7 +51,7 @@ TEST(TraceParent, IsIgnoredWhereAnythingIsWrong) {
 // One character that is another than it was: an id that is still one, or nothing at all.
 TEST(TraceParent, NeverYieldsAnythingButHexadecimalDigits) {
   SeededRandom random(3);
-  for (int i = 0; i < 100'000; ++i) {
+  for (int i = 0; i < 20'000; ++i) {
     std::string text = good;
     for (std::uint64_t n = random.next() % 3 + 1; n > 0; --n)
       text[random.next() % text.size()] = static_cast<char>(random.next() % 256);

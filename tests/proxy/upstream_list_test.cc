@@ -8,6 +8,7 @@
 #include <set>
 
 #include "proxy/registries.h"
+#include "tests/fake/effort.h"
 #include "tests/fake/house.h"
 #include "tests/proxy/auth/world.h"
 
@@ -412,7 +413,7 @@ TEST_F(TransferTest, BringsTheBytesIfAnybodyHasThem) {
   }();
   enum State { well, breaks, absent, denied, failing, dead, silent, states };
   Gate never(world_.io.get_executor());
-  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+  for (std::uint64_t seed = 0; seed < static_cast<std::uint64_t>(fake::effort(300)); ++seed) {
     SeededRandom random(seed);
     RegistrySettings hub;
     hub.name = "hub.example";

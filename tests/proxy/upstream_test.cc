@@ -117,6 +117,16 @@ TEST_F(UpstreamTest, SendsTheCredentialToTheRegistryOnly) {
   EXPECT_EQ(http_.asked()[1].headers.find("Authorization"), nullptr);
 }
 
+TEST_F(UpstreamTest, SaysOfEveryDialWhoHasNamedItsHost) {
+  http_.on("https://contoso.azurecr.io", {to("https://data.example/1")});
+  http_.on("https://data.example", {to("https://contoso.azurecr.io.blob.core.windows.net/2")});
+  http_.on("https://contoso.azurecr.io.blob.core.windows.net", {Reply{}});
+  EXPECT_EQ(get().first, 200);
+  ASSERT_EQ(http_.asked().size(), 3U);
+  for (const auto& asked : http_.asked())
+    EXPECT_EQ(asked.host_named_by, HostNamedBy::configuration) << asked.url;
+}
+
 TEST_F(UpstreamTest, DoesNotTakeTheCredentialUpAgainWhenTheChainComesBack) {
   http_.on("https://contoso.azurecr.io/v2", {to("https://data.example/x")});
   http_.on("https://data.example", {to("https://contoso.azurecr.io/back")});

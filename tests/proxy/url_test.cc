@@ -141,6 +141,9 @@ TEST(Url, ErrorsShowNeitherQueryNorUser) {
            "https://h/p?a=b@c&sig=SECRET",
            "https://h /p?a=b@c&sig=SECRET",
            "h/p?a=b@c&sig=SECRET",
+           "https://user@h/p?sig=SECRET",
+           "https://h/a@b c?sig=SECRET",
+           "https://user@h/p#SECRET",
            "https://h/p#SECRET",
        }) {
     const Result<Url> url = Url::parse(text);
@@ -256,7 +259,7 @@ TEST(Url, LibcurlReadsTheWireFormAsWeDo) {
                                      "localhost"};
   SeededRandom random(11);
   int accepted = 0;
-  for (int i = 0; i < 200'000; ++i) {
+  for (int i = 0; i < 20'000; ++i) {
     std::string text = random.next() % 4 ? "https://" : "";
     for (auto n = 1 + random.next() % 6; n > 0; --n)
       text += pieces[random.next() % std::size(pieces)];
@@ -279,7 +282,7 @@ TEST(Url, LibcurlReadsTheWireFormAsWeDo) {
     ASSERT_TRUE(again) << url->wire();
     EXPECT_EQ(again->wire(), url->wire());
   }
-  EXPECT_GT(accepted, 5'000);
+  EXPECT_GT(accepted, 500);
 }
 
 TEST(Origin, ShowsThePortOnlyWhereItIsNotTheSchemesOwn) {

@@ -85,6 +85,14 @@ class ControlClient:
     def release(self, barrier: str) -> None:
         self._post(f"/release?{urlencode({'name': barrier})}")
 
+    def forget(self, barrier: str) -> None:
+        """Lets go who waits there; the name is as new."""
+        self._post(f"/barrier/reset?{urlencode({'name': barrier})}")
+
+    def take_log(self) -> list[dict[str, Any]]:
+        """The requests that are over, each told once: for runs too long to keep them all."""
+        return self._post("/log/take")
+
     def wait_until_held(self, barrier: str, count: int = 1, timeout: float = 30) -> None:
         """Returns when `count` requests stand at the barrier; raises if they do not come."""
         query = urlencode({"name": barrier, "count": count, "timeout": timeout})

@@ -2,6 +2,7 @@
 
     GET  /log                             every request so far
     POST /log/reset
+    POST /log/take                        those that are over; they are forgotten here
     GET  /stats                           the log in numbers
     GET  /wait?count=N&timeout=S&role=..  until N logged requests have these field values
     GET  /settings        POST /set       {"access_lifetime": 20, ...}; "faults": [...] replaces
@@ -66,6 +67,8 @@ class Control:
                 return self._recorder.log()
             case ("POST", "/log/reset"):
                 self._recorder.reset()
+            case ("POST", "/log/take"):
+                return self._recorder.take()
             case ("GET", "/stats"):
                 return self._recorder.stats()
             case ("GET", "/wait"):

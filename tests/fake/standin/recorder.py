@@ -119,6 +119,14 @@ class Recorder:
         with self._lock:
             return [asdict(entry) for entry in self._entries]
 
+    def take(self) -> list[dict[str, Any]]:
+        """Those that are over, and are looked at for no rate any more; the others stay."""
+        since = time.time() - 1
+        with self._lock:
+            over = [e for e in self._entries if e.done and e.time < since]
+            self._entries = [e for e in self._entries if not (e.done and e.time < since)]
+        return [asdict(entry) for entry in over]
+
     def reset(self) -> None:
         with self._lock:
             self._entries.clear()

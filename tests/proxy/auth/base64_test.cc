@@ -55,7 +55,7 @@ TEST(Base64, WhateverIsReadIsWrittenTheSame) {
   SeededRandom random(8);
   constexpr std::string_view characters = "ABCQgwaz019+/-_=\n ";
   int read = 0;
-  for (int i = 0; i < 200'000; ++i) {
+  for (int i = 0; i < 20'000; ++i) {
     std::string text;
     for (std::uint64_t size = random.next() % 9; text.size() < size;)
       text += characters[random.next() % characters.size()];
@@ -68,7 +68,7 @@ TEST(Base64, WhateverIsReadIsWrittenTheSame) {
       ASSERT_EQ(encode_base64url(*bytes), text);
     }
   }
-  EXPECT_GT(read, 10'000);
+  EXPECT_GT(read, 1'000);
 }
 
 TEST(Base64, RefusesWhatIsNotExactlyThat) {

@@ -141,7 +141,7 @@ TEST(Challenges, AnyBytesAreReadOrRefused) {
       "Bearer", "Basic",       " ",  ",",    "=",    "\"", "\\",      "realm",
       "x",      "https://h/t", "\t", "\x80", "\x01", "==", "service", "~"};
   SeededRandom random(5);
-  for (int i = 0; i < 100'000; ++i) {
+  for (int i = 0; i < 20'000; ++i) {
     std::string text;
     for (auto n = random.next() % 16; n > 0; --n) text += pieces[random.next() % std::size(pieces)];
     const auto challenges = parse_challenges({text});

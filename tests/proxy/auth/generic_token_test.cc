@@ -66,6 +66,8 @@ TEST_F(Anonymous, AsksTheTokenServerThatTheRegistryNames) {
     EXPECT_TRUE(asked.headers.empty());
     EXPECT_EQ(asked.ca_file, "/etc/ca.pem");
   }
+  EXPECT_EQ(world.http.asked()[0].host_named_by, HostNamedBy::configuration);
+  EXPECT_EQ(world.http.asked()[1].host_named_by, HostNamedBy::upstream);
   EXPECT_EQ(got("library/busybox"), "Bearer library/busybox:pull-1");
   EXPECT_EQ(got("library/alpine"), "Bearer library/alpine:pull-2");
   EXPECT_EQ(world.http.count(hub), 1U);

@@ -61,6 +61,7 @@ TEST_F(ManagedIdentity, AsksExactlyAsTheServiceWantsToBeAsked) {
   EXPECT_FALSE(token->life.refresh_in);
   ASSERT_EQ(world.http.asked().size(), 1U);
   const Asked& asked = world.http.asked().front();
+  EXPECT_EQ(asked.host_named_by, HostNamedBy::identity_host);
   EXPECT_EQ(asked.method, "GET");
   EXPECT_EQ(asked.url,
             "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource="

@@ -190,8 +190,7 @@ TEST(TokenServer, TriesWhatIsOverInAMomentOnceMore) {
     TokenServer server(world.environment(), "/etc/ca.pem");
     Form form;
     form.add("a", "b");
-    const auto call =
-        world.call(server.post(Url::parse("https://h/t").value(), std::move(form), "asking h"));
+    const auto call = world.call(server.post(request("https://h/t"), std::move(form), "asking h"));
     EXPECT_FALSE(call->done());
     world.clock.advance(1s);
     EXPECT_EQ(call->value().status, 200);
@@ -211,7 +210,7 @@ TEST(TokenServer, DoesNotTryTwiceWhatWillNotHelp) {
     World world;
     world.http.on("https://h", {failure});
     TokenServer server(world.environment(), "");
-    const auto call = world.call(server.get(Url::parse("https://h/t").value(), {}, "asking h"));
+    const auto call = world.call(server.get(request("https://h/t"), "asking h"));
     EXPECT_TRUE(call->done());
     EXPECT_EQ(world.http.asked().size(), 1U);
   }
@@ -221,15 +220,14 @@ TEST(TokenServer, APauseAfter429HoldsForAllItsCalls) {
   World world;
   world.http.on("https://h", {Reply{.status = 429, .headers = {{"Retry-After", "60"}}}, Reply{}});
   TokenServer server(world.environment(), "");
-  const Url url = Url::parse("https://h/t").value();
-  EXPECT_EQ(world.now(server.get(url, {}, "one")).value().status, 429);
-  const auto paused = world.now(server.get(url, {}, "two"));
+  EXPECT_EQ(world.now(server.get(request("https://h/t"), "one")).value().status, 429);
+  const auto paused = world.now(server.get(request("https://h/t"), "two"));
   EXPECT_EQ(paused.error().code, Errc::throttled);
   EXPECT_TRUE(paused.error().detail.starts_with("two: not asked again for "))
       << paused.error().detail;
   world.clock.advance(60s);
   world.clock.advance(12s);
-  EXPECT_EQ(world.now(server.get(url, {}, "three")).value().status, 200);
+  EXPECT_EQ(world.now(server.get(request("https://h/t"), "three")).value().status, 200);
   EXPECT_EQ(world.http.asked().size(), 2U);
 }
 

@@ -355,5 +355,29 @@ TEST(AnonymousRealm, IsNoMorePrivateThanTheRegistry) {
       "this machine");
 }
 
+TEST(RealmHost, IsTheRegistrysWhereTheOperatorOrTheNetworkSaysSo) {
+  const struct {
+    std::string_view registry, realm;
+    HostNamedBy by;
+  } table[] = {
+      {"https://r.example", "https://r.example/token", HostNamedBy::configuration},
+      {"https://r.example", "https://r.example:8443/token", HostNamedBy::configuration},
+      {"https://r.example", "https://auth.example/token", HostNamedBy::configuration},
+      {"https://r.example", "https://auth.example:8443/token", HostNamedBy::upstream},
+      {"https://r.example", "https://login.example:8443/token", HostNamedBy::configuration},
+      {"https://registry-1.docker.io", "https://auth.docker.io/token", HostNamedBy::upstream},
+      {"https://r.example", "https://evil.example/token", HostNamedBy::upstream},
+      {"https://r.example", "https://auth.corp/token", HostNamedBy::upstream},
+      {"https://r.corp", "https://auth.corp/token", HostNamedBy::configuration},
+      {"https://r.corp", "https://evil.example/token", HostNamedBy::upstream},
+      {"http://localhost:5000", "https://auth.localhost/token", HostNamedBy::configuration},
+  };
+  for (const auto& row : table)
+    EXPECT_EQ(realm_named_by(origin(row.registry), origin(row.realm),
+                             {"Auth.Example", "login.example:8443"}),
+              row.by)
+        << row.registry << " " << row.realm;
+}
+
 }  // namespace
 }  // namespace staithe::proxy::auth

@@ -1,5 +1,4 @@
-// The surroundings of a test of credentials: a loop, a clock, a network, tasks and chance, all
-// driven by hand.
+// The surroundings of a test of credentials, driven by hand, and the calls it makes.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -7,7 +6,6 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/system/system_error.hpp>
 #include <memory>
 #include <optional>
@@ -15,14 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "cache/random.h"
-#include "cache/task_group.h"
-#include "proxy/auth/environment.h"
 #include "proxy/auth/identities.h"
-#include "tests/fake/clock.h"
-#include "tests/fake/files.h"
-#include "tests/fake/http.h"
-#include "tests/fake/programs.h"
+#include "tests/fake/surroundings.h"
 
 namespace staithe::proxy::auth {
 
@@ -51,29 +43,17 @@ struct Caller : CallerBase {
   }
 };
 
-class World {
+class World : public fake::Surroundings {
  public:
   explicit World(std::uint64_t seed = 1)
-      : clock(io), http(clock), random(seed), tasks(io.get_executor(), [this](auto name, auto why) {
+      : Surroundings(seed, [this](std::string_view name, std::string_view why) {
           reports.push_back(std::string(name) + ": " + std::string(why));
         }) {}
-  World(const World&) = delete;
-  World& operator=(const World&) = delete;
   ~World() {
     tasks.cancel();
     for (const auto& caller : callers_) caller->leave();
     clock.settle();
     EXPECT_EQ(tasks.size(), 0U) << "a task did not end when it was cancelled";
-  }
-
-  Environment environment() {
-    return {.http = http,
-            .clock = clock,
-            .tasks = tasks,
-            .random = random,
-            .files = files,
-            .programs = programs,
-            .limits = {}};
   }
 
   // Starts the call and runs until nothing is ready; time stands still.
@@ -103,14 +83,7 @@ class World {
     return std::move(*caller->outcome);
   }
 
-  asio::io_context io;
-  fake::ManualClock clock;
-  fake::FakeHttpClient http;
-  SeededRandom random;
-  fake::FakeFiles files;
-  fake::FakePrograms programs;
   std::vector<std::string> reports;  // of the task group: what failed in the background
-  TaskGroup tasks;
 
  private:
   template <class T>
