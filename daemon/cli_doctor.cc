@@ -1,7 +1,13 @@
 #include "daemon/cli_doctor.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/json/serialize.hpp>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <utility>
@@ -14,9 +20,12 @@
 #include "daemon/doctor_clients.h"
 #include "daemon/doctor_disk.h"
 #include "daemon/doctor_host.h"
+#include "daemon/doctor_listener.h"
 #include "daemon/image_name.h"
 #include "daemon/json_reader.h"
+#include "daemon/loopback.h"
 #include "daemon/options.h"
+#include "daemon/tls_certificate.h"
 #include "proxy/reference.h"
 
 namespace staithe::daemon {
@@ -131,6 +140,34 @@ std::expected<Config, Faults> load(const CliContext& context, const std::string&
   return load_config(file, context.environment);
 }
 
+// Where it would listen.
+std::vector<std::string> addresses_of(const Config& config) {
+  std::vector<std::string> all = config.proxy.listen;
+  for (const std::string& address : config.tls_addresses) all.push_back("tls:" + address);
+  return all;
+}
+
+// The TLS file, as far as this user may look; whose it has to be staithed will say.
+DoctorStep absent_tls_step(const std::filesystem::path& file) {
+  if (::access(file.c_str(), R_OK) != 0 && errno == EACCES)
+    return {.step = "tls",
+            .subject = printable(file.native(), 200),
+            .state = StepState::skipped,
+            .finding = "this user may not read it: sudo staithe doctor"};
+  DoctorStep step;
+  asio::io_context io;
+  asio::thread_pool pool(1);
+  proxy::auth::PosixFiles files(pool);
+  SystemClock clock;
+  asio::co_spawn(io, examine_tls_file(files, file, false, nullptr, clock.wall()),
+                 [&](const std::exception_ptr& failed, DoctorStep found) {
+                   if (failed) std::rethrow_exception(failed);
+                   step = std::move(found);
+                 });
+  io.run();
+  return step;
+}
+
 // What the rest of the examination goes by.
 struct Seen {
   bool reached = true;                 // the daemon answers
@@ -175,7 +212,8 @@ void examine_absence(Findings& findings, const CliContext& context, const std::s
                    .finding = error ? "this user may not look there"
                                     : "it is not there yet; staithed makes it"});
   }
-  seen.addresses = config->proxy.listen;
+  if (!config->tls_addresses.empty()) findings.tell(absent_tls_step(config->tls_file));
+  seen.addresses = addresses_of(*config);
 }
 
 // Empty if the target is one that the daemon may be asked about.
@@ -317,9 +355,11 @@ std::optional<int> DoctorCommand::run(const CliContext& context,
   } else {
     findings.tell(refused_step("GET /v1/status", status.error()));
     // What it would have said, as far as the file tells.
-    if (const auto config = load(context, config_file_)) seen.addresses = config->proxy.listen;
+    if (const auto config = load(context, config_file_)) seen.addresses = addresses_of(*config);
   }
   examine_listeners(findings, seen.addresses, seen.reached);
+  // Of this network namespace, as the listeners.
+  if (const auto step = loopback_step(loopback_routes())) findings.tell(*step);
   // Without a word about where it listens there is nothing to hold the files against.
   if (!seen.addresses.empty()) {
     const DoctorListeners listeners(seen.addresses);

@@ -40,6 +40,26 @@ std::string render_unknown(const JsonReader& answer, const Style& style) {
                    indent, style);
 }
 
+// "root, staithed's user, users nomad, groups docker ([registry.access]); not you (uid 1000)".
+std::string render_access(const JsonReader& access, const Style& style) {
+  const std::string by = access["by"].text();
+  std::string who = "every local user";
+  if (!by.empty()) {
+    who = "root, staithed's user";
+    for (const char* const list : {"users", "groups"})
+      if (access[list].size() > 0)
+        who += ", " + std::string(list) + " " + joined(access[list], most_names);
+    who += " ([" + by + "])";
+  }
+  std::vector<Span> line{{"access      "}, {who}};
+  const JsonReader caller = access["caller"];
+  if (caller.is_object() && !caller["may_pull"].is_true())
+    line.push_back({"not you, uid " + (caller["uid"].is_number() ? caller["uid"].count()
+                                                                 : std::string("unknown")),
+                    Tone::bad});
+  return flow(line, indent, style);
+}
+
 std::string render_rule(const JsonReader& answer, const Style& style) {
   const JsonReader rule = answer["rule"];
   std::string which = "[[registry]] " + rule["name"].text() + ", number " + rule["number"].count();
@@ -51,6 +71,8 @@ std::string render_rule(const JsonReader& answer, const Style& style) {
   text += flow({{"repository  "},
                 {repository + (upstream == repository ? "" : " (" + upstream + " upstream)")}},
                indent, style);
+  if (const JsonReader access = answer["access"]; access.is_object())
+    text += render_access(access, style);
   const JsonReader identity = answer["identity"];
   const std::string name = identity["name"].text();
   std::string who = name.empty() ? "" : name + " (";

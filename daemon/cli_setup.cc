@@ -60,6 +60,13 @@ std::optional<ImageName> choose_image(Asks asks, const Served& service,
 void test(SetupOutcome& outcome, const Machine& machine, const FoundService& found,
           const Served& service, const std::string& given) {
   const Asks asks = outcome.plan.asks;
+  if (outcome.plan.client == Client::tls) {
+    outcome.untested =
+        "staithed listens there once it was restarted; then: curl --cacert "
+        "/etc/staithe/tls/ca.crt https://localhost:" +
+        std::string(tls_port) + "/v2/";
+    return;
+  }
   if (!found.is_running) {
     outcome.untested =
         "staithed was not asked, so nothing was pulled: when it runs, staithe setup " +
@@ -112,6 +119,8 @@ SetupCommand::SetupCommand(CLI::App& app)
   auto* apply = command_->add_flag("--apply", apply_, "Write it, keep what was there, and test it");
   auto* undo = command_->add_flag("--undo", undo_, "Put back what was there before");
   apply->excludes(undo);
+  command_->add_flag("--tls", tls_,
+                     "A TLS listener on 127.0.0.1:5443 with a certificate of its own");
   command_
       ->add_flag("--force", force_,
                  "Also where somebody has changed the same lines since; their text is kept beside")
@@ -137,6 +146,7 @@ SetupCommand::SetupCommand(CLI::App& app)
       "  staithe setup containerd kubelet --apply\n"
       "  staithe setup podman --registry contoso.azurecr.io --apply\n"
       "  staithe setup containerd --undo\n"
+      "  staithe setup --tls --apply                     TLS on 127.0.0.1:5443\n"
       "Nothing is restarted; what has to be is said. What was there before is kept below\n"
       "/var/lib/staithe-setup until --undo. Exit status 1 if something could not be written or "
       "the\n"
@@ -159,6 +169,9 @@ std::optional<int> SetupCommand::run(const CliContext& context,
     }
     if (std::ranges::find(clients, *client) == clients.end()) clients.push_back(*client);
   }
+  if (tls_ && !clients.empty())
+    return wrong_usage(context, "--tls is set up by itself: staithe setup --tls --apply");
+  if (tls_) clients.push_back(Client::tls);
   if ((apply_ || undo_) && clients.empty()) {
     return wrong_usage(context,
                        "which client? staithe setup shows what is installed, and --apply "

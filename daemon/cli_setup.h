@@ -43,6 +43,7 @@ class SetupCommand {
   bool apply_ = false;
   bool undo_ = false;
   bool force_ = false;
+  bool tls_ = false;
   bool as_json_ = false;
 };
 

@@ -51,6 +51,11 @@ std::string indented(std::string_view text) {
   return result;
 }
 
+// As the command line has it.
+std::string words_of(Client client) {
+  return client == Client::tls ? "--tls" : std::string(to_string(client));
+}
+
 std::string heading(const Plan& plan, const Style& style) {
   const std::string name(to_string(plan.client));
   return paint({plan.version.empty() ? name : name + " " + printable(plan.version, 80),
@@ -99,7 +104,7 @@ std::string render_setup(const SetupOutcome& outcome, bool apply, const Style& s
   }
   for (const FileChange& change : plan.changes) text += coloured(diff_of(change), style);
 
-  const std::string name(to_string(plan.client));
+  const std::string name = words_of(plan.client);
   if (!plan.refusals.empty()) {
     if (apply || !plan.changes.empty()) text += "  nothing is written for " + name + "\n";
     return text;
@@ -188,7 +193,7 @@ std::string render_undo(Client client, const Undone& undone, const Style& style)
                      style);
   }
   if (!undone.conflicts.empty()) {
-    return text + "  nothing is changed. staithe setup " + std::string(to_string(client)) +
+    return text + "  nothing is changed. staithe setup " + words_of(client) +
            " --undo --force puts back what was there before setup, and keeps the present text\n";
   }
   if (!undone.anything) return text + "  there is nothing to undo\n";

@@ -20,6 +20,7 @@ constexpr std::size_t kMaxListen = 16;
 constexpr std::size_t kMaxVictims = 10;
 constexpr std::size_t kMaxEndings = 8;
 constexpr std::size_t kMaxUpstreams = 8;
+constexpr std::size_t kMaxFault = 1000;
 constexpr std::size_t kBarColumns = 26;
 constexpr std::size_t kShortDigest = 19;  // "sha256:" and twelve digits
 
@@ -44,6 +45,11 @@ std::string render_daemon(const Reader& status, const Style& style) {
     listen.push_back({address.text()});
   }
   if (listen.size() > 1) text += flow(listen, 0, style);
+  const Reader tls = status["tls"];
+  if (const std::vector<Span> line = describe_tls(tls); !line.empty())
+    text += flow(line, kIndent, style);
+  if (const std::string fault = tls["fault"].text(kMaxFault); !fault.empty())
+    text += paragraph({"not reloaded: " + fault, Tone::bad}, kIndent, style);
   return text;
 }
 
@@ -270,6 +276,24 @@ std::string describe_tokens(const Reader& tokens) {
                             : std::string(", not renewed by itself"));
   }
   return text;
+}
+
+std::vector<Span> describe_tls(const Reader& tls) {
+  if (!tls["expires_in_seconds"].is_number()) return {};
+  const double left = tls["expires_in_seconds"].number();
+  std::vector<Span> line;
+  if (left <= 0) {
+    line.push_back({"TLS certificate has ended: staithe setup --tls --apply", Tone::bad});
+  } else if (tls["near"].is_true()) {
+    line.push_back(
+        {"TLS certificate ends in " + show_seconds(left) + ": staithe setup --tls --apply",
+         Tone::caution});
+  } else {
+    line.push_back({"TLS certificate valid for " + show_seconds(left)});
+  }
+  line.push_back({tls["handshakes"].count() + " handshakes"});
+  line.push_back(counted(tls["failed"], "failed", Tone::caution));
+  return line;
 }
 
 std::string describe_ending(const Reader& credential) {

@@ -34,6 +34,8 @@ std::string describe_wait(const JsonReader& upstream);
 std::string describe_identity(const JsonReader& registry);
 // Tokens of one kind together: how many, and when the first of them expires and is renewed.
 std::string describe_tokens(const JsonReader& tokens);
+// How the TLS listener fares ("tls"), or nothing; its "fault" is a sentence of its own.
+std::vector<Span> describe_tls(const JsonReader& tls);
 // A warning about something that a person has to renew soon, or nothing.
 std::string describe_ending(const JsonReader& credential);
 

@@ -98,7 +98,9 @@ WarmCommand::WarmCommand(CLI::App& app)
       "  staithe warm contoso.azurecr.io/app:1 busybox\n"
       "  staithe warm --file images.txt --platform all\n"
       "What is cached already is not fetched again, so an interrupted warm goes on where it was.\n"
-      "Pulls go first: no further blob is begun while clients' transfers are under way.\n"
+      "Pulls go first: while clients' transfers are under way, no further blob is begun, or one "
+      "at\n"
+      "a time where that lasts longer than five seconds.\n"
       "Nothing is kept for ever by this: staithe pin does that.\n"
       "Exit status: 0 all are warm, 1 one or more failed, 2 wrong usage, 3 no daemon.");
 }

@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 #include <climits>
 
+#include "cache/escape.h"
 #include "cache/log.h"
 #include "daemon/metric_text.h"
 #include "daemon/owner_request.h"
@@ -114,6 +115,21 @@ json::object describe(const Config& config, const std::string& name, const std::
           {"last_error_class", error ? json::value(to_string(error->code)) : json::value(nullptr)},
           {"tokens", std::move(tokens)},
           {"credentials", std::move(credentials)}};
+}
+
+json::object describe(const Access& access, Instant now) {
+  json::array refused;
+  for (const Access::Refused& one : access.refused_lately()) {
+    const auto ago = std::chrono::floor<std::chrono::seconds>(now - one.last);
+    refused.push_back(
+        json::object{{"uid", one.user ? json::value(*one.user) : json::value(nullptr)},
+                     {"times", one.times},
+                     {"last_seconds_ago", ago.count()},
+                     {"right", to_string(one.right)},
+                     {"registry", optional_text(one.registry)},
+                     {"cgroup", optional_text(printable(one.cgroup))}});
+  }
+  return {{"restricted", access.restricted()}, {"refused", std::move(refused)}};
 }
 
 json::array describe(const Config& config, const proxy::Registries& registries) {
@@ -293,8 +309,10 @@ json::object Control::status() const {
                                {"bytes_served", traffic.bytes_served},
                                {"bytes_saved", traffic.bytes_saved},
                                {"bytes_fetched", fetched_bytes(sources_.registries)}}},
+      {"access", describe(sources_.access, sources_.clock.now())},
       {"connections",
        describe(sources_.connections ? sources_.connections() : proxy::Server::Figures())},
+      {"tls", sources_.tls ? tls_status(sources_.tls()) : json::value(nullptr)},
       {"log", json::object{{"dropped", log::dropped()}}},
       {"secret_memory", proxy::auth::SecretMemory::of_process().describe()},
       {"registries", describe(sources_.config, sources_.registries)},

@@ -7,6 +7,7 @@
 #include <boost/json/object.hpp>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "daemon/doctor.h"
 #include "daemon/explanation.h"
 #include "daemon/options.h"
+#include "daemon/tls_certificate.h"
 #include "daemon/verification.h"
 #include "daemon/warm_control.h"
 #include "proxy/connection.h"
@@ -46,8 +48,9 @@ class Control final : public proxy::Handler {
     std::function<Faults()> reload;  // reads the configuration again; what is wrong with it
     // Of the registry's listeners.
     std::function<proxy::Server::Figures()> connections = {};
-    std::function<std::string()> metrics = {};  // as Prometheus reads them
-    Doctor* doctor = nullptr;                   // none: nothing answers there
+    std::function<std::optional<TlsState>()> tls = {};  // none: nothing listens with TLS
+    std::function<std::string()> metrics = {};          // as Prometheus reads them
+    Doctor* doctor = nullptr;                           // none: nothing answers there
   };
   explicit Control(Sources sources);
 

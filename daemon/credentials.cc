@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -29,6 +28,10 @@ namespace {
 
 // Registries that are renewed at one time.
 constexpr std::size_t most_renewals = 16;
+constexpr std::string_view not_of_this_registry =
+    "this user may not have credentials of this registry; root can add the user to users, or one "
+    "of its groups to groups, of its [registry.access], or of [access] if it has none, in "
+    "staithe.toml";
 // A registry token is a few KiB.
 constexpr std::size_t most_token_bytes = 48UL * 1024;
 
@@ -90,36 +93,6 @@ struct Credentials::Reply {
 
   int status;
   std::string body;
-};
-
-// The fields of a request, all of them text. Its memory is wiped when it goes.
-struct Credentials::Asked {
-  // Throws Failure(bad_request).
-  static Asked parse(std::string_view body, std::span<const std::string_view> fields) {
-    auto document = auth::parse_json_object(body.empty() ? "{}" : body);
-    if (!document) throw Failure(Errc::bad_request, "the request is not a JSON object");
-    Asked asked{std::move(*document)};
-    for (const auto& member : asked.document.get_object()) {
-      if (std::ranges::find(fields, std::string_view(member.key())) == fields.end()) {
-        std::string known;
-        for (const std::string_view field : fields)
-          known.append(known.empty() ? "" : ", ").append(field);
-        throw Failure(Errc::bad_request,
-                      "the request has a field that is not known here; known: " + known);
-      }
-      if (!member.value().is_string())
-        throw Failure(Errc::bad_request,
-                      "the request's " + std::string(member.key()) + " is not a string");
-    }
-    return asked;
-  }
-  std::string_view operator[](std::string_view field) const {
-    const json::value* value = document.get_object().if_contains(field);
-    return value ? std::string_view(value->get_string()) : std::string_view();
-  }
-  bool has(std::string_view field) const { return document.get_object().contains(field); }
-
-  json::value document;
 };
 
 bool Credentials::answers(std::string_view path) {
@@ -197,7 +170,7 @@ asio::awaitable<void> Credentials::handle(proxy::Exchange& exchange) {
 
 asio::awaitable<Credentials::Reply> Credentials::answer(const proxy::Request& request,
                                                         std::string_view path, proxy::Peer caller) {
-  if (path == "/v1/credentials") co_return list();
+  if (path == "/v1/credentials") co_return co_await list(caller);
   if (path == "/v1/credential") {
     constexpr std::array<std::string_view, 6> fields{
         "registry", "repository", "purpose", "service_account_token", "client_id", "tenant_id"};
@@ -208,7 +181,7 @@ asio::awaitable<Credentials::Reply> Credentials::answer(const proxy::Request& re
     co_return co_await sign_in(Asked::parse(request.body, fields), caller);
   }
   constexpr std::array<std::string_view, 1> fields{"registry"};
-  if (path == "/v1/renew") co_return co_await renew(Asked::parse(request.body, fields));
+  if (path == "/v1/renew") co_return co_await renew(Asked::parse(request.body, fields), caller);
   co_return co_await sign_out(Asked::parse(request.body, fields), caller);
 }
 
@@ -217,6 +190,14 @@ proxy::RegistryPtr Credentials::registry(const Asked& asked) {
   if (text.empty())
     throw Failure(Errc::bad_request, "the request names no registry: {\"registry\":\"HOST\"}");
   return sources_.registries.find(value_or_throw(proxy::parse_registry(text)));
+}
+
+asio::awaitable<proxy::RegistryPtr> Credentials::allowed_registry(const Asked& asked,
+                                                                  proxy::Peer caller) {
+  proxy::RegistryPtr found = registry(asked);
+  const bool allowed =
+      co_await sources_.access.allows(Right::credential, caller, found->settings().name);
+  co_return allowed ? std::move(found) : nullptr;
 }
 
 asio::awaitable<Credentials::Reply> Credentials::credential(Asked asked, proxy::Peer caller) {
@@ -238,7 +219,8 @@ asio::awaitable<Credentials::Reply> Credentials::credential(Asked asked, proxy::
   if (!repository.empty() && !proxy::is_repository(repository))
     throw Failure(Errc::name_invalid, "the repository is not the name of one");
 
-  const proxy::RegistryPtr registry = this->registry(asked);
+  const proxy::RegistryPtr registry = co_await allowed_registry(asked, caller);
+  if (!registry) co_return Reply::error(403, "DENIED", not_of_this_registry);
   auth::Login login;
   if (pod_fields == 3) {
     if (!sources_.doors.service_account)
@@ -288,8 +270,8 @@ asio::awaitable<Credentials::Reply> Credentials::credential(Asked asked, proxy::
 }
 
 // Every registry by name that has a login: those with a name of their own in the configuration, and
-// of wildcards those that were used. Asks nobody.
-Credentials::Reply Credentials::list() {
+// of wildcards those that were used; of these, whose credentials the caller may have. Asks nobody.
+asio::awaitable<Credentials::Reply> Credentials::list(proxy::Peer caller) {
   std::set<std::string> names;
   for (const proxy::RegistrySettings& settings : sources_.registries.configured()) {
     if (!settings.name.starts_with("*.")) names.insert(settings.name);
@@ -297,6 +279,9 @@ Credentials::Reply Credentials::list() {
   for (const auto& [name, registry] : sources_.registries.used()) names.insert(name);
   json::array credentials;
   for (const std::string& name : names) {
+    const proxy::RegistrySettings* const entry = sources_.registries.entry(name);
+    if (!entry || !co_await sources_.access.would_allow(Right::credential, caller, entry->name))
+      continue;
     std::string username;
     try {
       username = sources_.registries.find(name)->upstream({}).authorizer().login_name();
@@ -307,7 +292,7 @@ Credentials::Reply Credentials::list() {
     if (!username.empty())
       credentials.push_back(json::object{{"registry", name}, {"username", username}});
   }
-  return Reply::json(json::object{{"credentials", std::move(credentials)}});
+  co_return Reply::json(json::object{{"credentials", std::move(credentials)}});
 }
 
 // What the renewals of one request leave, in the order they were begun.
@@ -342,12 +327,19 @@ asio::awaitable<void> Credentials::renew_one(std::shared_ptr<Renewals> renewals,
   renewals->changed.notify_all();
 }
 
-asio::awaitable<Credentials::Reply> Credentials::renew(Asked asked) {
+asio::awaitable<Credentials::Reply> Credentials::renew(Asked asked, proxy::Peer caller) {
   std::vector<proxy::RegistryPtr> registries;
   if (asked["registry"].empty()) {
-    for (const auto& [name, registry] : sources_.registries.used()) registries.push_back(registry);
+    std::vector<proxy::RegistryPtr> all;  // a reload may change the map while this asks
+    for (const auto& [name, registry] : sources_.registries.used()) all.push_back(registry);
+    for (const proxy::RegistryPtr& registry : all) {
+      const std::string entry = registry->settings().name;
+      if (co_await sources_.access.would_allow(Right::credential, caller, entry))
+        registries.push_back(registry);
+    }
   } else {
-    registries.push_back(registry(asked));
+    registries.push_back(co_await allowed_registry(asked, caller));
+    if (!registries.back()) co_return Reply::error(403, "DENIED", not_of_this_registry);
     registries.back()->upstream(
         {});  // the one for the registry as a whole is asked for, if no other
   }

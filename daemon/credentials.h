@@ -1,8 +1,8 @@
 // The control socket's credentials: what helpers are handed, renewals, sign-ins.
 //
 //   POST /v1/credential   {"registry":..,"repository":..,"purpose":..}      Right::credential, own
-//   GET  /v1/credentials                                                   Right::credential
-//   POST /v1/renew        {"registry":..}                                  Right::credential
+//   GET  /v1/credentials                        of those registries for which the caller has it
+//   POST /v1/renew        {"registry":..}                 Right::credential; without one, likewise
 //   POST /v1/login        {"registry":..,"token":..}                       Right::own
 //   POST /v1/logout       {"registry":..}                                  Right::own
 //
@@ -22,6 +22,7 @@
 
 #include "cache/task_group.h"
 #include "daemon/access.h"
+#include "daemon/asked.h"
 #include "daemon/options.h"
 #include "proxy/auth/identities.h"
 #include "proxy/connection.h"
@@ -66,14 +67,13 @@ class Credentials {
  private:
   // An answer, or what is wrong. Never copied, wiped when it goes.
   struct Reply;
-  struct Asked;
   struct Renewals;
 
   asio::awaitable<Reply> answer(const proxy::Request& request, std::string_view path,
                                 proxy::Peer caller);
   asio::awaitable<Reply> credential(Asked asked, proxy::Peer caller);
-  Reply list();
-  asio::awaitable<Reply> renew(Asked asked);
+  asio::awaitable<Reply> list(proxy::Peer caller);
+  asio::awaitable<Reply> renew(Asked asked, proxy::Peer caller);
   static asio::awaitable<void> renew_one(std::shared_ptr<Renewals> renewals, std::size_t index,
                                          proxy::RegistryPtr registry,
                                          proxy::auth::Authorizer* authorizer);
@@ -81,6 +81,8 @@ class Credentials {
   asio::awaitable<Reply> sign_out(Asked asked, proxy::Peer caller);
   // Throws Failure(registry_unknown) or Failure(bad_request).
   proxy::RegistryPtr registry(const Asked& asked);
+  // The same, of one that the caller may have credentials of; nullptr if he may not.
+  asio::awaitable<proxy::RegistryPtr> allowed_registry(const Asked& asked, proxy::Peer caller);
   bool has_credential(const std::string& identity) const;
 
   Sources sources_;

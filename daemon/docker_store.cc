@@ -57,7 +57,7 @@ std::unexpected<Error> damaged(const std::string& why) {
   return fail(Errc::upstream_nonsense, why);
 }
 
-std::string shown(const std::filesystem::path& path) { return printable(path.native(), 300); }
+std::string shown_path(const std::filesystem::path& path) { return printable(path.native(), 300); }
 
 // Ours alone: neither owned nor readable by anybody else.
 Result<void> check_private(int fd, const std::string& name, mode_t kind, const char* chmod) {
@@ -85,7 +85,7 @@ Result<Descriptor> open_directory(const std::filesystem::path& path, bool create
       if (mkdir(made.c_str(), 0700) == 0 || errno == EEXIST) continue;
       // On a read-only file system mkdir may refuse what is there.
       if (struct stat status{}; stat(made.c_str(), &status) == 0) continue;
-      return trouble(shown(made) + " cannot be made: " + describe_errno(errno));
+      return trouble(shown_path(made) + " cannot be made: " + describe_errno(errno));
     }
   }
   Descriptor fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -94,11 +94,11 @@ Result<Descriptor> open_directory(const std::filesystem::path& path, bool create
     const int error = errno;
     struct stat status{};
     if (lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode))
-      return trouble(shown(path) +
+      return trouble(shown_path(path) +
                      " is a link, and logins are not kept behind links: move it away");
-    return trouble(shown(path) + " cannot be opened: " + describe_errno(error));
+    return trouble(shown_path(path) + " cannot be opened: " + describe_errno(error));
   }
-  if (auto good = check_private(fd.get(), shown(path), S_IFDIR, "700"); !good)
+  if (auto good = check_private(fd.get(), shown_path(path), S_IFDIR, "700"); !good)
     return std::unexpected(good.error());
   return fd;
 }
@@ -192,7 +192,9 @@ std::string Sealer::seal(std::string_view text) const {
 
 bool Sealer::works() const { return !seal("probe").empty(); }
 
-std::string DockerStore::where(std::string_view name) const { return shown(directory_ / name); }
+std::string DockerStore::where(std::string_view name) const {
+  return shown_path(directory_ / name);
+}
 
 Result<DockerStore::Logins> DockerStore::load(int directory) const {
   const std::string name = where(file_name);

@@ -97,6 +97,15 @@ asio::awaitable<void> Doctor::handle(proxy::Exchange& exchange) {
     co_await exchange.reply_error(400, "UNSUPPORTED", order.error().detail);
     co_return;
   }
+  const auto* const entry =
+      order->registry.empty() ? nullptr : sources_.walk.registries.entry(order->registry);
+  if (entry && !co_await sources_.access.allows(Right::credential, exchange.peer(), entry->name)) {
+    co_await exchange.reply_error(403, "DENIED",
+                                  "this user may not use this registry here, and so not have its "
+                                  "identity tried: its [registry.access], or [access] if it has "
+                                  "none, names others");
+    co_return;
+  }
   if (running_) {
     co_await exchange.reply_error(409, "DENIED",
                                   "another diagnosis is under way: wait until that has ended");
@@ -133,7 +142,13 @@ asio::awaitable<void> Doctor::examine(proxy::Exchange& exchange, DoctorOrder ord
   if (!order.registry.empty()) {
     names.push_back(order.registry);
   } else {
-    names = co_await registries_in_use();
+    std::vector<std::string> in_use = co_await registries_in_use();
+    for (std::string& name : in_use) {
+      const auto* const entry = sources_.walk.registries.entry(name);
+      if (entry &&
+          co_await sources_.access.would_allow(Right::credential, exchange.peer(), entry->name))
+        names.push_back(std::move(name));
+    }
     if (names.empty())
       co_await tell({.step = "registry",
                      .state = StepState::skipped,
@@ -151,6 +166,11 @@ asio::awaitable<void> Doctor::examine(proxy::Exchange& exchange, DoctorOrder ord
   }
   for (const std::string& name : names)
     co_await walk_.walk(name, order.repository, order.reference, tell);
+
+  if (sources_.examine_tls) {
+    std::optional<DoctorStep> tls = co_await sources_.examine_tls();
+    if (tls) co_await tell(*std::move(tls));
+  }
 
   cache::Store& store = sources_.walk.store;
   const Instant disk_began = sources_.walk.clock.now();

@@ -8,13 +8,14 @@
 //   {"kind":"facts","version":"0.1.0","listen":["127.0.0.1:5050"],
 //    "registries":["contoso.azurecr.io"]}
 //
-// Steps: configuration (the file as it is now), those of doctor_walk.h for each registry, disk. One
-// runs at a time, since it asks for tokens beside those that are kept. Right::credential, as for a
-// renewal. Lives on the loop.
+// Steps: configuration (the file as it is now), those of doctor_walk.h for each registry, tls,
+// disk. One runs at a time, since it asks for tokens beside those that are kept. Right::credential,
+// as for a renewal. Lives on the loop.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +50,8 @@ class Doctor {
     Access& access;
     std::function<Faults()> check_configuration;  // reads the file again, and takes nothing over
     std::function<std::vector<std::string>()> addresses;  // of the registry's listeners
+    // Of the TLS listener's certificate; nothing where there is none.
+    std::function<asio::awaitable<std::optional<DoctorStep>>()> examine_tls = {};
   };
   explicit Doctor(Sources sources) : sources_(std::move(sources)), walk_(sources_.walk) {}
 

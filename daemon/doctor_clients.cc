@@ -12,6 +12,7 @@
 
 #include "cache/error.h"
 #include "cache/escape.h"
+#include "proxy/listen_address.h"
 #include "proxy/url.h"
 
 namespace staithe::daemon {
@@ -115,27 +116,34 @@ std::string mend_of(std::string_view client) {
   return "staithe setup " + std::string(client) + " --apply";
 }
 
-std::string shown(const std::filesystem::path& file) { return printable(file.native(), 200); }
+std::string shown_path(const std::filesystem::path& file) { return printable(file.native(), 200); }
 
-// As a finding about `address`, which `file` names; true if it leads here.
-bool judge(Finding& finding, const DoctorListeners& listeners, std::string_view address,
-           const std::filesystem::path& file, std::string_view client) {
-  const std::string named = shown(file) + " leads to " + printable(address, 150);
-  switch (listeners.judge(address)) {
-    case Leads::here:
-      return true;
-    case Leads::wrong_way:
+bool is_here(Leads leads) { return leads == Leads::here || leads == Leads::here_by_tls; }
+
+// As a finding about `address`, which `file` names, where it is one.
+Leads judge(Finding& finding, const DoctorListeners& listeners, std::string_view address,
+            const std::filesystem::path& file, std::string_view client) {
+  const std::string named = shown_path(file) + " leads to " + printable(address, 150);
+  const Leads leads = listeners.judge(address);
+  switch (leads) {
+    case Leads::no_tls:
       finding.note(StepState::failed, named + ", and staithed speaks plain HTTP there",
                    "write http:// in its place, or " + mend_of(client));
-      return false;
+      break;
+    case Leads::no_plain:
+      finding.note(StepState::failed, named + ", and staithed speaks TLS there",
+                   "write https:// in its place, or " + mend_of(client));
+      break;
     case Leads::nowhere:
       finding.note(StepState::failed, named + ", where staithed does not listen",
                    "write " + listeners.shown() + " in its place, or " + mend_of(client));
-      return false;
+      break;
+    case Leads::here:
+    case Leads::here_by_tls:
     case Leads::elsewhere:
-      return false;
+      break;
   }
-  return false;
+  return leads;
 }
 
 // A hosts.toml, as containerd and dockerd with its image store read it.
@@ -144,7 +152,7 @@ bool hosts_lead_here(Finding& finding, const DoctorListeners& listeners,
   const Read hosts = read(file);
   if (!hosts.there) return false;
   if (!hosts.why_not.empty()) {
-    finding.note(StepState::warning, shown(file) + " cannot be read: " + hosts.why_not,
+    finding.note(StepState::warning, shown_path(file) + " cannot be read: " + hosts.why_not,
                  "run this command as root");
     return false;
   }
@@ -153,7 +161,7 @@ bool hosts_lead_here(Finding& finding, const DoctorListeners& listeners,
     parsed = toml::parse(hosts.text);
   } catch (const toml::parse_error& error) {
     finding.note(StepState::failed,
-                 shown(file) + ":" + std::to_string(error.source().begin.line) + ": " +
+                 shown_path(file) + ":" + std::to_string(error.source().begin.line) + ": " +
                      printable(error.description(), 150) +
                      "; the client fails every pull from this registry",
                  "correct the file, or " + mend_of(client));
@@ -163,13 +171,14 @@ bool hosts_lead_here(Finding& finding, const DoctorListeners& listeners,
   if (!all) return false;
   bool here = false;
   for (const auto& [address, host] : *all) {
-    if (!judge(finding, listeners, address.str(), file, client)) continue;
+    const Leads leads = judge(finding, listeners, address.str(), file, client);
+    if (!is_here(leads)) continue;
     here = true;
     const toml::table* settings = host.as_table();
     if (!settings) continue;
-    if (settings->contains("skip_verify") || settings->contains("ca")) {
+    if (leads == Leads::here && (settings->contains("skip_verify") || settings->contains("ca"))) {
       finding.note(StepState::failed,
-                   shown(file) +
+                   shown_path(file) +
                        " gives staithed's plain HTTP host skip_verify or ca, which make "
                        "the client try HTTPS there first",
                    "remove that key, or " + mend_of(client));
@@ -181,7 +190,7 @@ bool hosts_lead_here(Finding& finding, const DoctorListeners& listeners,
           *capabilities, [](const toml::node& one) { return one.value<std::string>() == "pull"; });
       if (!pull) {
         finding.note(StepState::failed,
-                     shown(file) + " does not give staithed the capability to pull",
+                     shown_path(file) + " does not give staithed the capability to pull",
                      "write capabilities = [\"pull\", \"resolve\"], or " + mend_of(client));
         here = false;
       }
@@ -213,7 +222,9 @@ void judge_certs(Finding& finding, const DoctorListeners& listeners,
   bool everything = false;
   for (const std::string& name : names) {
     if (!hosts_lead_here(finding, listeners, certs / name / "hosts.toml", client)) continue;
-    finding.good(name == "_default" ? "all registries without a directory of their own" : name);
+    finding.good(name == "_default" ? "all registries without a directory of their own"
+                 : is_here(listeners.judge(name)) ? "images named " + name + "/REGISTRY/IMAGE"
+                                                  : name);
     everything = everything || name == "_default";
   }
   for (const std::string& registry : registries) {
@@ -223,13 +234,13 @@ void judge_certs(Finding& finding, const DoctorListeners& listeners,
     if (finding.is_good_for(registry) || finding.is_good_for(escaped) || (everything && !own))
       continue;
     finding.note(StepState::warning,
-                 registry +
-                     " is not pulled through staithed: " + shown(certs / registry / "hosts.toml") +
+                 registry + " is not pulled through staithed: " +
+                     shown_path(certs / registry / "hosts.toml") +
                      (own ? " does not lead to it" : " is not there"),
                  mend_of(client));
   }
   if (!finding.any_good())
-    finding.note(StepState::warning, "nothing in " + shown(certs) + " leads to staithed",
+    finding.note(StepState::warning, "nothing in " + shown_path(certs) + " leads to staithed",
                  mend_of(client));
 }
 
@@ -278,7 +289,7 @@ std::optional<DoctorStep> containerd(const std::filesystem::path& root,
   if (config.there) {
     finding.looked_at(file);
     if (!config.why_not.empty()) {
-      finding.note(StepState::warning, shown(file) + " cannot be read: " + config.why_not,
+      finding.note(StepState::warning, shown_path(file) + " cannot be read: " + config.why_not,
                    "run this command as root");
       return finding.step(listeners);
     }
@@ -287,7 +298,7 @@ std::optional<DoctorStep> containerd(const std::filesystem::path& root,
       parsed = toml::parse(config.text);
     } catch (const toml::parse_error& error) {
       finding.note(StepState::failed,
-                   shown(file) + ":" + std::to_string(error.source().begin.line) + ": " +
+                   shown_path(file) + ":" + std::to_string(error.source().begin.line) + ": " +
                        printable(error.description(), 150) + "; containerd does not start",
                    "correct the file");
       return finding.step(listeners);
@@ -295,13 +306,13 @@ std::optional<DoctorStep> containerd(const std::filesystem::path& root,
     const auto path = config_path(parsed);
     if (is_off(parsed)) {
       finding.note(
-          StepState::skipped, "its CRI part is switched off in " + shown(file),
+          StepState::skipped, "its CRI part is switched off in " + shown_path(file),
           "for kubelet, take \"cri\" out of disabled_plugins, then " + mend_of("containerd"));
       return finding.step(listeners);
     }
     if (!path || path->empty()) {
       finding.note(StepState::failed,
-                   shown(file) +
+                   shown_path(file) +
                        " sets no registry.config_path, so kubelet's pulls read no "
                        "hosts.toml",
                    mend_of("containerd") + ", and restart containerd");
@@ -309,7 +320,7 @@ std::optional<DoctorStep> containerd(const std::filesystem::path& root,
     }
     if (path->contains(':')) {
       finding.note(StepState::failed,
-                   "registry.config_path in " + shown(file) + " is " + printable(*path, 200) +
+                   "registry.config_path in " + shown_path(file) + " is " + printable(*path, 200) +
                        ": containerd from 2.1 on takes two directories for one, which is not there",
                    "leave one directory, then restart containerd");
       return finding.step(listeners);
@@ -350,7 +361,7 @@ std::optional<DoctorStep> docker(const std::filesystem::path& root,
   Finding finding("docker");
   finding.looked_at(file);
   if (!found.why_not.empty()) {
-    finding.note(StepState::warning, shown(file) + " cannot be read: " + found.why_not,
+    finding.note(StepState::warning, shown_path(file) + " cannot be read: " + found.why_not,
                  "run this command as root");
     return finding.step(listeners);
   }
@@ -359,20 +370,20 @@ std::optional<DoctorStep> docker(const std::filesystem::path& root,
     boost::system::error_code error;
     const json::value parsed = json::parse(found.text, error);
     if (error || !parsed.is_object()) {
-      finding.note(StepState::failed, shown(file) + " is not JSON: dockerd does not start",
-                   "correct the file: python3 -m json.tool " + shown(file));
+      finding.note(StepState::failed, shown_path(file) + " is not JSON: dockerd does not start",
+                   "correct the file: python3 -m json.tool " + shown_path(file));
       return finding.step(listeners);
     }
     config = docker_config(parsed.get_object());
   }
   bool by_mirror = false;
   for (const std::string& mirror : config.mirrors)
-    by_mirror = judge(finding, listeners, mirror, file, "docker") || by_mirror;
+    by_mirror = is_here(judge(finding, listeners, mirror, file, "docker")) || by_mirror;
   if (config.containerd_store) {
     judge_certs(finding, listeners, root / "etc/docker/certs.d", registries, "docker");
     if (by_mirror)
       finding.note(StepState::warning,
-                   "registry-mirrors in " + shown(file) +
+                   "registry-mirrors in " + shown_path(file) +
                        " names staithed, and with the containerd image store dockerd then does "
                        "not check the certificate of Docker Hub itself",
                    "take it out of registry-mirrors, then " + mend_of("docker"));
@@ -408,7 +419,7 @@ void judge_registries_conf(Finding& finding, const DoctorListeners& listeners,
   if (!found.there) return;
   finding.looked_at(file);
   if (!found.why_not.empty()) {
-    finding.note(StepState::warning, shown(file) + " cannot be read: " + found.why_not,
+    finding.note(StepState::warning, shown_path(file) + " cannot be read: " + found.why_not,
                  "run this command as root");
     return;
   }
@@ -417,7 +428,7 @@ void judge_registries_conf(Finding& finding, const DoctorListeners& listeners,
     parsed = toml::parse(found.text);
   } catch (const toml::parse_error& error) {
     finding.note(StepState::failed,
-                 shown(file) + ":" + std::to_string(error.source().begin.line) + ": " +
+                 shown_path(file) + ":" + std::to_string(error.source().begin.line) + ": " +
                      printable(error.description(), 150) + "; every pull fails",
                  "correct the file, or " + mend_of("podman"));
     return;
@@ -435,10 +446,11 @@ void judge_registries_conf(Finding& finding, const DoctorListeners& listeners,
       const toml::table* mirror = one.as_table();
       if (!mirror) continue;
       const std::string location = (*mirror)["location"].value_or<std::string>("");
-      if (!judge(finding, listeners, location, file, "podman")) continue;
-      if (!(*mirror)["insecure"].value_or(false)) {
+      const Leads leads = judge(finding, listeners, location, file, "podman");
+      if (!is_here(leads)) continue;
+      if (leads == Leads::here && !(*mirror)["insecure"].value_or(false)) {
         finding.note(StepState::failed,
-                     shown(file) + ": the mirror " + printable(location, 150) +
+                     shown_path(file) + ": the mirror " + printable(location, 150) +
                          " is asked by HTTPS, which staithed does not speak there",
                      "write insecure = true below it, or " + mend_of("podman"));
         continue;
@@ -447,7 +459,7 @@ void judge_registries_conf(Finding& finding, const DoctorListeners& listeners,
       const std::string behind = slash == std::string::npos ? "" : location.substr(slash + 1);
       if (behind.substr(0, behind.find('/')) != name.substr(0, name.find('/'))) {
         finding.note(StepState::failed,
-                     shown(file) + ": the mirror of " + printable(name, 100) + " is " +
+                     shown_path(file) + ": the mirror of " + printable(name, 100) + " is " +
                          printable(location, 150) + ", which is not that registry",
                      "write " + listeners.shown() + "/" + printable(name, 100) +
                          " as its location, or " + mend_of("podman"));
@@ -485,7 +497,7 @@ std::optional<DoctorStep> podman(const std::filesystem::path& root,
   if (!finding.any_good())
     finding.note(StepState::warning,
                  "podman, skopeo, buildah and CRI-O do not ask staithed: no mirror in " +
-                     shown(directory) + " leads to it",
+                     shown_path(directory) + " leads to it",
                  mend_of("podman"));
   return finding.step(listeners);
 }
@@ -497,16 +509,21 @@ bool is_this_machine(std::string_view host) {
 }  // namespace
 
 DoctorListeners::DoctorListeners(const std::vector<std::string>& addresses) {
-  for (const std::string& address : addresses) {
-    const std::size_t colon = address.rfind(':');
-    if (address.starts_with("unix:") || colon == std::string::npos) continue;
-    listeners_.push_back({address.substr(0, colon), address.substr(colon + 1)});
+  for (const std::string& text : addresses) {
+    const auto address = proxy::ListenAddress::parse(text);
+    if (!address || !address->unix_path.empty()) continue;
+    const bool v6 = address->ip.contains(':');
+    listeners_.push_back({.host = v6 ? "[" + address->ip + "]" : address->ip,
+                          .port = std::to_string(address->port),
+                          .tls = address->tls});
   }
 }
 
 std::string DoctorListeners::shown() const {
-  return listeners_.empty() ? std::string()
-                            : listeners_.front().host + ":" + listeners_.front().port;
+  if (listeners_.empty()) return {};
+  const auto plain = std::ranges::find(listeners_, false, &Listener::tls);
+  const Listener& one = plain == listeners_.end() ? listeners_.front() : *plain;
+  return one.host + ":" + one.port;
 }
 
 Leads DoctorListeners::judge(std::string_view address) const {
@@ -515,11 +532,13 @@ Leads DoctorListeners::judge(std::string_view address) const {
       proxy::Url::parse(has_scheme ? std::string(address) : "http://" + std::string(address));
   if (!url) return Leads::elsewhere;
   const proxy::Origin& origin = url->origin();
+  const bool tls = origin.scheme == "https";
   for (const Listener& listener : listeners_) {
     const bool same_host = origin.host == listener.host ||
                            (origin.host == "localhost" && is_this_machine(listener.host));
-    if (same_host && std::to_string(origin.port) == listener.port)
-      return origin.scheme == "http" ? Leads::here : Leads::wrong_way;
+    if (!same_host || std::to_string(origin.port) != listener.port) continue;
+    if (has_scheme && tls != listener.tls) return tls ? Leads::no_tls : Leads::no_plain;
+    return listener.tls ? Leads::here_by_tls : Leads::here;
   }
   return is_this_machine(origin.host) ? Leads::nowhere : Leads::elsewhere;
 }

@@ -15,29 +15,32 @@ namespace staithe::daemon {
 
 // An address as a client's file names it, against the listeners.
 enum class Leads {
-  here,       // plain HTTP, to a listener
-  wrong_way,  // to a listener, by HTTPS
-  nowhere,    // to this machine, where no listener is
-  elsewhere,  // to another machine: not staithed, and no fault by itself
+  here,         // plain HTTP, to a listener that speaks it
+  here_by_tls,  // likewise, HTTPS
+  no_tls,       // HTTPS, to a listener that speaks plain HTTP
+  no_plain,     // the other way round
+  nowhere,      // to this machine, where no listener is
+  elsewhere,    // to another machine: not staithed, and no fault by itself
 };
 
-// Where staithed serves: "127.0.0.1:5050", "[::1]:5050"; Unix sockets are passed over, since no
-// client takes them.
+// Where staithed serves: "127.0.0.1:5050", "[::1]:5050", "tls:127.0.0.1:5443"; Unix sockets are
+// passed over, since no client takes them.
 class DoctorListeners {
  public:
   explicit DoctorListeners(const std::vector<std::string>& addresses);
 
   bool empty() const { return listeners_.empty(); }
-  // `address`: "http://127.0.0.1:5050", "localhost:5050/docker.io"; the scheme is http if it has
-  // none.
+  // `address`: "http://127.0.0.1:5050", "localhost:5050/docker.io"; without a scheme it is that of
+  // the listener.
   Leads judge(std::string_view address) const;
-  // The first, for sentences.
+  // The first, for sentences; a plain one if there is one.
   std::string shown() const;
 
  private:
   struct Listener {
     std::string host;
     std::string port;
+    bool tls = false;
   };
   std::vector<Listener> listeners_;
 };

@@ -29,7 +29,10 @@ Result<std::vector<Line>> split(std::string_view text) {
     const std::size_t feed = std::min(text.find('\n', at), text.size());
     Line line{.begin = at, .end = std::min(feed + 1, text.size()), .indent = 0, .text = {}};
     std::string_view content = text.substr(at, feed - at);
-    if (content.ends_with('\r')) content.remove_suffix(1);
+    if (feed < text.size() && content.ends_with('\r')) content.remove_suffix(1);
+    // A carriage return alone ends a line for YAML, and not for us; the others are no YAML.
+    if (std::ranges::any_of(content, [](unsigned char c) { return c < ' ' && c != '\t'; }))
+      return refuse(lines.size() + 1, "a control character");
     const std::size_t first = std::min(content.find_first_not_of(' '), content.size());
     if (first < content.size() && content[first] == '\t')
       return refuse(lines.size() + 1, "a tab in the indent");

@@ -37,6 +37,10 @@ asio::awaitable<void> EndingWatch::run() {
 }
 
 void EndingWatch::look() {
+  if (own_) {
+    for (const auto& ending : own_())
+      if (ending.is_near()) warn("", ending);
+  }
   for (const auto& [name, registry] : registries_.used()) {
     for (const auto& [identities, upstream] : registry->upstreams()) {
       for (const proxy::auth::Authorizer* authorizer : upstream->authorizers()) {
@@ -64,14 +68,18 @@ void EndingWatch::warn(const std::string& registry, const proxy::auth::Ending& e
   if (warned_.size() >= max_remembered) warned_.clear();
   warned_[ending.what] = now;
   const bool over = ending.expires_in.count() <= 0;
-  const std::string detail =
-      over ? ending.what + " has ended: put a new one in its place, which is seen at once"
-           : ending.what + " ends in " + in_words(ending.expires_in) +
-                 ": put a new one in its place before, which is seen at once";
-  if (over) {
-    log::error("credential ended", {{"registry", registry}, {"detail", detail}});
+  std::string detail = ending.what;
+  if (!over) detail += " ends in " + in_words(ending.expires_in);
+  if (!ending.remedy.empty()) {
+    detail += (over ? " has ended: " : ": ") + ending.remedy;
   } else {
-    log::warn("credential ends soon", {{"registry", registry}, {"detail", detail}});
+    detail += over ? " has ended: put a new one in its place, which is seen at once"
+                   : ": put a new one in its place before, which is seen at once";
+  }
+  if (over) {
+    log::error("credential ended", {{"registry", log::if_any(registry)}, {"detail", detail}});
+  } else {
+    log::warn("credential ends soon", {{"registry", log::if_any(registry)}, {"detail", detail}});
   }
 }
 

@@ -23,8 +23,10 @@ namespace asio = boost::asio;
 class EndingWatch {
  public:
   // All outlive it.
-  EndingWatch(Clock& clock, proxy::Registries& registries, proxy::auth::Identities& identities)
-      : clock_(clock), registries_(registries), identities_(identities) {}
+  // `own`: those of the daemon itself, of no registry.
+  EndingWatch(Clock& clock, proxy::Registries& registries, proxy::auth::Identities& identities,
+              proxy::auth::Endings own = {})
+      : clock_(clock), registries_(registries), identities_(identities), own_(std::move(own)) {}
 
   asio::awaitable<void> run();
   // One look; what run() does each minute.
@@ -36,6 +38,7 @@ class EndingWatch {
   Clock& clock_;
   proxy::Registries& registries_;
   proxy::auth::Identities& identities_;
+  proxy::auth::Endings own_;
   std::map<std::string, Instant> warned_;  // by what is warned of
 };
 

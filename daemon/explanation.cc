@@ -138,11 +138,12 @@ asio::awaitable<void> Explainer::handle(proxy::Exchange& exchange) {
     co_return;
   }
   json::object answer{{"asked", *asked}};
-  for (auto& [key, value] : co_await explain(*std::move(image))) answer[key] = value;
+  for (auto& [key, value] : co_await explain(*std::move(image), exchange.peer()))
+    answer[key] = value;
   co_await exchange.reply(200, "application/json", json::serialize(answer) + "\n");
 }
 
-asio::awaitable<json::object> Explainer::explain(ImageName image) {
+asio::awaitable<json::object> Explainer::explain(ImageName image, proxy::Peer caller) {
   if (image.reference.empty()) image.reference = "latest";
   json::object answer{{"image", full_name(image)},
                       {"registry", image.registry},
@@ -159,6 +160,7 @@ asio::awaitable<json::object> Explainer::explain(ImageName image) {
   }
   const proxy::RegistrySettings entry = *found;  // a reload may come
   answer["rule"] = rule(image, entry);
+  answer["access"] = co_await access(entry, caller);
   answer["identity"] = identity(image, entry);
   answer["upstreams"] = upstreams(image, entry);
   co_await content(image, entry.freshness, answer);
@@ -173,6 +175,23 @@ json::object Explainer::rule(const ImageName& image, const proxy::RegistrySettin
           {"wildcard", entry.name.starts_with("*.")},
           {"default", entry.is_default},
           {"upstream_repository", entry.prefix + image.repository}};
+}
+
+// Which lists decide who may pull, and whether the one who asks may.
+asio::awaitable<json::object> Explainer::access(proxy::RegistrySettings entry, proxy::Peer caller) {
+  const proxy::AccessSettings& lists = entry.access ? *entry.access : sources_.config.proxy.access;
+  json::array users;
+  json::array groups;
+  for (const std::string& user : lists.users) users.emplace_back(user);
+  for (const std::string& group : lists.groups) groups.emplace_back(group);
+  json::object answer{{"by", nullptr}};
+  if (!lists.empty()) answer["by"] = entry.access ? "registry.access" : "access";
+  answer["users"] = std::move(users);
+  answer["groups"] = std::move(groups);
+  const bool may_pull = co_await sources_.access.would_allow(Right::pull, caller, entry.name);
+  answer["caller"] = json::object{{"uid", caller ? json::value(*caller) : json::value(nullptr)},
+                                  {"may_pull", may_pull}};
+  co_return answer;
 }
 
 json::object Explainer::identity(const ImageName& image,

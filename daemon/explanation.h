@@ -5,6 +5,8 @@
 //    "repository":"library/app","reference":"1",
 //    "rule":{"name":"docker.io","number":4,"wildcard":false,"default":true,
 //            "upstream_repository":"library/app"},
+//    "access":{"by":"registry.access"|"access"|null (every local user),"users":["nomad"],
+//              "groups":["docker"],"caller":{"uid":1000,"may_pull":false}},
 //    "identity":{"name":"vm","kind":"managed-identity","prefix":null},
 //    "upstreams":[as in /v1/registries, and "remedy"],
 //    "tag":{"digest":"sha256:...","age_seconds":5,"ttl_seconds":0,"stale_for_seconds":604795},
@@ -58,11 +60,12 @@ class Explainer {
   // Answers. Throws nothing but what the connection handles.
   asio::awaitable<void> handle(proxy::Exchange& exchange);
 
-  asio::awaitable<boost::json::object> explain(ImageName image);
+  asio::awaitable<boost::json::object> explain(ImageName image, proxy::Peer caller);
 
  private:
   struct Content;
   boost::json::object rule(const ImageName& image, const proxy::RegistrySettings& entry) const;
+  asio::awaitable<boost::json::object> access(proxy::RegistrySettings entry, proxy::Peer caller);
   boost::json::object identity(const ImageName& image, const proxy::RegistrySettings& entry) const;
   boost::json::array upstreams(const ImageName& image, const proxy::RegistrySettings& entry) const;
   asio::awaitable<void> content(const ImageName& image, const proxy::Freshness& freshness,

@@ -1,17 +1,17 @@
 // The credential provider of kubelet.
 #include <signal.h>
-#include <sys/prctl.h>
 
 #include <exception>
 #include <iostream>
 
 #include "cache/escape.h"
 #include "daemon/kubelet_provider.h"
+#include "daemon/protection.h"
 
 int main(int argc, char** argv) {
   using namespace staithe::daemon;
-  signal(SIGPIPE, SIG_IGN);   // a kubelet that leaves is an error of the stream
-  prctl(PR_SET_DUMPABLE, 0);  // a core would hold the secret
+  protect_process();
+  signal(SIGPIPE, SIG_IGN);  // a kubelet that leaves is an error of the stream
   try {
     const Environment environment = Environment::of_process();
     return run_kubelet_provider(argc, argv, {std::cin, std::cout, std::cerr, environment});

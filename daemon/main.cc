@@ -1,5 +1,4 @@
 // staithed: from the command line to the end, as a list of steps.
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -14,6 +13,7 @@
 #include "cache/log.h"
 #include "daemon/command_line.h"
 #include "daemon/options.h"
+#include "daemon/protection.h"
 #include "daemon/service.h"
 
 namespace staithe::daemon {
@@ -22,14 +22,6 @@ namespace {
 constexpr int exit_ok = 0;
 constexpr int exit_failed = 1;
 constexpr int exit_in_use = 3;
-
-// Tokens live in this process: no core, no ptrace by others of the same user, no files for others.
-void protect_process() {
-  const rlimit none{0, 0};
-  ::setrlimit(RLIMIT_CORE, &none);
-  ::prctl(PR_SET_DUMPABLE, 0);
-  ::umask(0077);
-}
 
 // Connections and open blobs need descriptors; what the hard limit allows is ours to use.
 void raise_descriptor_limit() {
@@ -87,6 +79,7 @@ int serve(const Run& run, Config config) {
 }
 
 int main(int argc, const char* const* argv) {
+  protect_process();
   const auto asked = parse_command_line(argc, argv);
   if (const auto* exit = std::get_if<Exit>(&asked)) return print(*exit);
   const Run& run = std::get<Run>(asked);
@@ -95,7 +88,7 @@ int main(int argc, const char* const* argv) {
   if (!config) return print(config.error());
   if (run.check) return print(Exit{.code = exit_ok, .text = "the configuration is good\n"});
 
-  protect_process();
+  ::umask(0077);
   raise_descriptor_limit();
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // A file size limit is an error of the disk, not a death.

@@ -21,6 +21,8 @@ enum class Metric {
   denied,
   connections,
   connections_refused,
+  tls_handshakes,
+  tls_certificate_expiry,
   upstream_requests,
   upstream_bytes,
   upstream_state,

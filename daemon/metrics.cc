@@ -59,7 +59,10 @@ void add_refusals(MetricText& text, const proxy::Traffic& traffic, const Access&
   text.begin(Metric::denied);
   text.add({"host"}, traffic.denied_host);
   text.add({"web_page"}, traffic.denied_web_page);
-  text.add({"user"}, traffic.denied);
+  text.add({"malformed"}, traffic.malformed);
+  text.add({"user"}, traffic.denied - traffic.denied_unknown);
+  text.add({"unknown"}, traffic.denied_unknown);
+  text.add({"caller"}, traffic.denied_caller);
   text.add({"control"}, access.denied(Right::look) + access.denied(Right::credential) +
                             access.denied(Right::own));
   text.add({"address"}, connections.refused_address);
@@ -69,6 +72,17 @@ void add_refusals(MetricText& text, const proxy::Traffic& traffic, const Access&
   text.add({"user"}, connections.refused_user);
   text.add({"full"}, connections.refused_full);
   text.add({"descriptors"}, connections.refused_descriptors);
+}
+
+// Without a TLS listener there is no series.
+void add_tls(MetricText& text, const std::optional<TlsState>& tls) {
+  text.begin(Metric::tls_handshakes);
+  if (tls) {
+    text.add({"ok"}, tls->figures.handshakes);
+    text.add({"error"}, tls->figures.failed);
+  }
+  text.begin(Metric::tls_certificate_expiry);
+  if (tls) text.add({}, tls->expires_in.count());
 }
 
 // What the upstreams of one [[registry]] are at: several, where a wildcard or several identities
@@ -211,6 +225,7 @@ std::string metrics_text(const MetricSources& sources) {
   add_requests(text, sources.proxy.meter());
   add_refusals(text, sources.proxy.traffic(), sources.access,
                sources.connections ? sources.connections() : proxy::Server::Figures());
+  add_tls(text, sources.tls ? sources.tls() : std::nullopt);
   add_upstreams(text, sources.registries, sources.upstreams);
   add_fills(text, sources.fills);
   add_cache(text, sources.store);

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "cache/clock.h"
 #include "cache/store.h"
 #include "daemon/access.h"
+#include "daemon/tls_certificate.h"
 #include "proxy/fills.h"
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
@@ -27,6 +29,7 @@ struct MetricSources {
   const Access& access;
   // Of the registry's listeners.
   std::function<proxy::Server::Figures()> connections = {};
+  std::function<std::optional<TlsState>()> tls = {};  // none: nothing listens with TLS
   WallTime started = {};
 };
 

@@ -8,7 +8,7 @@ namespace staithe::daemon {
 
 asio::awaitable<void> MetricsDoor::handle(proxy::Exchange& exchange) {
   const proxy::Request& request = exchange.request();
-  if (!hosts_ || (!request.host.empty() && !hosts_->accepts(request.host))) {
+  if (!hosts_ || !hosts_->accepts(request.host)) {
     co_await exchange.reply_error(403, "DENIED",
                                   "this address serves programs on this machine that call it "
                                   "localhost or 127.0.0.1; add further names to access.hosts");

@@ -15,18 +15,13 @@ constexpr std::int64_t kDay = 24 * kHour;
 constexpr std::int64_t kMiB = 1 << 20;
 constexpr std::int64_t kMaxSize = INT64_MAX;
 
-constexpr std::array<Word, 3> kClouds{{{"public"}, {"china"}, {"usgovernment"}}};
-constexpr std::array<Word, 5> kLevels{{{"trace"}, {"debug"}, {"info"}, {"warn"}, {"error"}}};
-constexpr std::array<Word, 4> kFormats{{{"auto"}, {"text"}, {"json"}, {"journal"}}};
-constexpr std::array<Word, 8> kKinds{{{"anonymous"},
-                                      {"managed-identity"},
-                                      {"service-principal"},
-                                      {"workload-identity"},
-                                      {"basic"},
-                                      {"token"},
-                                      {"helper"},
-                                      {"docker-config"}}};
-constexpr std::array<Word, 4> kSources{{{"auto"}, {"imds"}, {"arc"}, {"app-service"}}};
+constexpr std::array<std::string_view, 3> kClouds{"public", "china", "usgovernment"};
+constexpr std::array<std::string_view, 5> kLevels{"trace", "debug", "info", "warn", "error"};
+constexpr std::array<std::string_view, 4> kFormats{"auto", "text", "json", "journal"};
+constexpr std::array<std::string_view, 8> kKinds{
+    "anonymous", "managed-identity", "service-principal", "workload-identity", "basic",
+    "token",     "helper",           "docker-config"};
+constexpr std::array<std::string_view, 4> kSources{"auto", "imds", "arc", "app-service"};
 
 constexpr std::array<Table, 13> kTables{{
     {"listen", Shape::single, "Where clients and operators find the daemon."},
@@ -46,7 +41,8 @@ constexpr std::array<Table, 13> kTables{{
      "tried before wildcards, then the first match wins. These are used while the file has no "
      "[[registry]] of its own."},
     {"registry.freshness", Shape::single, "Overrides [freshness] for the [[registry]] above it."},
-    {"registry.access", Shape::single, "Overrides [access] for the [[registry]] above it."},
+    {"registry.access", Shape::single,
+     "Who may use the [[registry]] above it, in place of [access]. Absent: whom [access] names."},
     {"registry.identity_for", Shape::repeated,
      "Another identity below a repository prefix of the [[registry]] above it; the longest prefix "
      "wins."},
@@ -54,6 +50,13 @@ constexpr std::array<Table, 13> kTables{{
      "Identities, by the names that registries use. A secret never stands in this file: it has a "
      "file of its own, or is a systemd credential under ${CREDENTIALS_DIRECTORY}."},
 }};
+
+// Made when a key of it is written. Readers look whether it is there before they ask for a key.
+proxy::AccessSettings& own_access(Target target) {
+  auto& access = target.registry->access;
+  if (!access) access.emplace();
+  return *access;
+}
 
 constexpr Option kOptions[] = {
     {.table = "listen",
@@ -63,6 +66,19 @@ constexpr Option kOptions[] = {
      .standard = R"(["127.0.0.1:5050"])",
      .help = "Addresses for registry clients: loopback with a port, or \"unix:/path\"",
      .slot = [](Target t) -> std::vector<std::string>& { return t.config->proxy.listen; }},
+    {.table = "listen",
+     .key = "tls",
+     .grammar = Grammar::listen_address,
+     .list = true,
+     .standard = "[]",
+     .help = "Addresses with TLS, for clients that speak nothing else: \"127.0.0.1:5443\"",
+     .slot = [](Target t) -> std::vector<std::string>& { return t.config->tls_addresses; }},
+    {.table = "listen",
+     .key = "tls_file",
+     .grammar = Grammar::path,
+     .standard = R"("")",
+     .help = "Their private key and certificate (PEM, one file), which staithe setup can make",
+     .slot = [](Target t) -> std::filesystem::path& { return t.config->tls_file; }},
     {.table = "listen",
      .key = "control",
      .grammar = Grammar::path,
@@ -370,8 +386,7 @@ constexpr Option kOptions[] = {
      .grammar = Grammar::flag,
      .standard = "false",
      .help = "A caller proves its own right to private content before a cached answer",
-     .availability = Availability::later,
-     .off = "false"},
+     .slot = [](Target t) -> bool& { return t.registry->verify_callers; }},
 
     {.table = "registry.freshness",
      .key = "tag_ttl",
@@ -399,16 +414,16 @@ constexpr Option kOptions[] = {
      .key = "users",
      .grammar = Grammar::account,
      .list = true,
-     .help = "As in [access]",
-     .availability = Availability::later,
-     .off = "[]"},
+     .help = "As in [access], whose lists are then not for this registry",
+     .slot = [](Target t) -> std::vector<std::string>& { return own_access(t).users; },
+     .example = R"(["nomad"])"},
     {.table = "registry.access",
      .key = "groups",
      .grammar = Grammar::account,
      .list = true,
-     .help = "As in [access]",
-     .availability = Availability::later,
-     .off = "[]"},
+     .help = "Likewise; where both lists are written out and empty: every local user",
+     .slot = [](Target t) -> std::vector<std::string>& { return own_access(t).groups; },
+     .example = R"(["docker"])"},
 
     {.table = "registry.identity_for",
      .key = "prefix",
@@ -547,13 +562,13 @@ constexpr Option kOptions[] = {
 
 // The words stand in the order of their enumerations.
 static_assert(static_cast<std::size_t>(Cloud::us_government) == 2);
-static_assert(kClouds[2].text == "usgovernment" && kClouds[1].text == "china");
-static_assert(static_cast<std::size_t>(log::Level::error) == 4 && kLevels[4].text == "error");
-static_assert(static_cast<std::size_t>(log::Format::journal) == 3 && kFormats[3].text == "journal");
+static_assert(kClouds[2] == "usgovernment" && kClouds[1] == "china");
+static_assert(static_cast<std::size_t>(log::Level::error) == 4 && kLevels[4] == "error");
+static_assert(static_cast<std::size_t>(log::Format::journal) == 3 && kFormats[3] == "journal");
 static_assert(static_cast<std::size_t>(proxy::IdentityKind::docker_config) == 7);
-static_assert(kKinds[7].text == "docker-config" && kKinds[1].text == "managed-identity");
+static_assert(kKinds[7] == "docker-config" && kKinds[1] == "managed-identity");
 static_assert(static_cast<std::size_t>(proxy::ManagedIdentitySource::app_service) == 3);
-static_assert(kSources[3].text == "app-service" && kSources[1].text == "imds");
+static_assert(kSources[3] == "app-service" && kSources[1] == "imds");
 
 }  // namespace
 

@@ -66,11 +66,10 @@ struct Choice {
   std::size_t (*get)(Target);
 };
 
-// Nothing: the key is checked, but this version has no place for its value.
-using Slot = std::variant<
-    std::monostate, Member<bool>, Member<std::size_t>, Member<std::chrono::milliseconds>,
-    Member<cache::Size>, Member<std::filesystem::path>, Member<std::string>,
-    Member<std::vector<std::string>>, Member<std::optional<std::chrono::sys_days>>, Choice>;
+using Slot = std::variant<Member<bool>, Member<std::size_t>, Member<std::chrono::milliseconds>,
+                          Member<cache::Size>, Member<std::filesystem::path>, Member<std::string>,
+                          Member<std::vector<std::string>>,
+                          Member<std::optional<std::chrono::sys_days>>, Choice>;
 
 // A value on its way between text and Slot. A word is its index; a date may be none.
 struct WordIndex {
@@ -79,13 +78,6 @@ struct WordIndex {
 using OptionValue =
     std::variant<bool, std::size_t, std::chrono::milliseconds, cache::Size, std::string,
                  std::vector<std::string>, std::optional<std::chrono::sys_days>, WordIndex>;
-
-struct Word {
-  std::string_view text;
-  bool available = true;
-};
-
-enum class Availability { now, later };
 
 // The initializers say what a row may leave out (-Wextra); the tool takes them for redundant.
 // NOLINTBEGIN(readability-redundant-member-init)
@@ -97,21 +89,18 @@ struct Option {
   // As it would stand in the file. Empty: there is none, the key is required or derived.
   std::string_view standard = {};
   std::string_view help;  // one sentence without its full stop
-  Slot slot = {};
+  Slot slot;
   // Of a count; of a duration in milliseconds; of a size in bytes.
   std::int64_t least = 0;
   std::int64_t most = 0;
   // Of a size that is given as a share.
   int least_percent = 0;
   int most_percent = 100;
-  std::span<const Word> words = {};
+  std::span<const std::string_view> words = {};
   // Of [identity.NAME]: the kinds that take this key, separated by spaces. Empty: all.
   std::string_view kinds = {};
   // Of a key without a default: what the sample shows.
   std::string_view example = {};
-  Availability availability = Availability::now;
-  // For a key that is not available: the value that asks for nothing, and so may be given.
-  std::string_view off = {};
 };
 // NOLINTEND(readability-redundant-member-init)
 
@@ -136,9 +125,8 @@ bool belongs_to(const Option& option, std::string_view kind);
 // What the option accepts, in words: "1 to 1000000", "\"trace\", \"debug\" or \"info\"".
 std::string accepted(const Option& option);
 
-// Moves a value that the option's grammar has produced into its slot; nothing happens without one.
+// Moves a value that the option's grammar has produced into its slot.
 void store(const Option& option, const Target& target, OptionValue value);
-// The slot must not be empty.
 OptionValue fetch(const Option& option, const Target& target);
 
 // The value as it stands in the file: "30s" in quotes, ["a", "b"].

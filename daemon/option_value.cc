@@ -51,9 +51,8 @@ std::string accepted(const Option& option) {
     }
     case Grammar::word: {
       std::string text;
-      for (const Word& word : option.words) {
-        if (word.available) text += (text.empty() ? "" : ", ") + toml_string(word.text);
-      }
+      for (const std::string_view word : option.words)
+        text += (text.empty() ? "" : ", ") + toml_string(word);
       return text;
     }
     case Grammar::path:
@@ -103,7 +102,6 @@ std::string accepted(const Option& option) {
 void store(const Option& option, const Target& target, OptionValue value) {
   std::visit(
       Overloaded{
-          [](std::monostate) {},
           [&](const Choice& choice) { choice.set(target, std::get<WordIndex>(value).index); },
           [&](Member<std::filesystem::path> member) {
             member(target) = std::get<std::string>(std::move(value));
@@ -116,7 +114,6 @@ void store(const Option& option, const Target& target, OptionValue value) {
 OptionValue fetch(const Option& option, const Target& target) {
   return std::visit(
       Overloaded{
-          [](std::monostate) -> OptionValue { std::unreachable(); },
           [&](const Choice& choice) -> OptionValue { return WordIndex{choice.get(target)}; },
           [&](Member<std::filesystem::path> member) -> OptionValue {
             return member(target).string();
@@ -149,7 +146,7 @@ std::string toml_text(const Option& option, const OptionValue& value) {
           },
           [&](WordIndex word) {
             assert(word.index < option.words.size());
-            return toml_string(option.words[word.index].text);
+            return toml_string(option.words[word.index]);
           },
       },
       value);

@@ -43,8 +43,10 @@ struct Config {
   proxy::ProxySettings proxy;
   cache::Settings cache;
   std::filesystem::path control_socket;
-  std::string metrics_address;  // empty: none
-  bool status_page = false;     // served there
+  std::string metrics_address;             // empty: none
+  std::vector<std::string> tls_addresses;  // as those of proxy.listen, without sockets
+  std::filesystem::path tls_file;          // PEM: key and certificate; empty: none
+  bool status_page = false;                // served there
   std::chrono::milliseconds drain_timeout{30'000};
   log::Settings log;
   proxy::Freshness freshness;  // of every registry that does not override it

@@ -68,7 +68,7 @@ void OptionsReader::read_identity(const std::string& name, const toml::table& in
     return;
   }
   const std::string kind = in["kind"].value_or(std::string());
-  if (std::ranges::find(kind_option.words, kind, &Word::text) == kind_option.words.end())
+  if (std::ranges::find(kind_option.words, kind) == kind_option.words.end())
     return;  // already a fault
   for (const auto& [key, key_line] : given) {
     const Option& option = *find_option("identity", key);

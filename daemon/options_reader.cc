@@ -180,7 +180,7 @@ void OptionsReader::fault_unknown(const toml::key& key, std::string_view table,
   for (const Option& option : options()) {
     if (option.table == table) {
       here.push_back(option.key);
-    } else if (option.key == name && option.availability == Availability::now) {
+    } else if (option.key == name) {
       elsewhere = option.table;
     }
   }
@@ -205,7 +205,6 @@ void OptionsReader::fault_unknown(const toml::key& key, std::string_view table,
 void OptionsReader::store_defaults(std::string_view table, const Target& target) {
   for (const Option& option : options()) {
     if (option.table != table || option.standard.empty()) continue;
-    if (std::holds_alternative<std::monostate>(option.slot)) continue;
     const toml::table line = toml::parse("value = " + std::string(option.standard));
     read_option(option, *line.get("value"), std::string(option.key), target);
   }
@@ -297,14 +296,6 @@ void OptionsReader::read_option(const Option& option, const toml::node& node,
                                 const std::string& path, const Target& target) {
   std::optional<OptionValue> value = read_value(option, node, path);
   if (!value) return;
-  // Keys of an identity are judged by its kind, in read_identity().
-  if (option.availability == Availability::later && option.table != "identity" &&
-      (option.off.empty() || toml_text(option, *value) != option.off)) {
-    fault(line_of(node.source()), path,
-          std::string(kNotAvailable) + "; accepted: " +
-              (option.off.empty() ? "" : std::string(option.off) + ", or ") + "leave the key out");
-    return;
-  }
   store(option, target, std::move(*value));
 }
 
@@ -400,21 +391,13 @@ std::optional<OptionValue> OptionsReader::read_word(const Option& option, const 
           "this is " + std::string(type_name(node)) + "; accepted: " + accepted(option));
     return std::nullopt;
   }
-  const auto word = std::ranges::find(option.words, text->get(), &Word::text);
-  if (word != option.words.end() && word->available) {
+  const auto word = std::ranges::find(option.words, text->get());
+  if (word != option.words.end())
     return WordIndex{static_cast<std::size_t>(word - option.words.begin())};
-  }
-  std::string what = shown(text->get());
-  if (word != option.words.end()) {
-    what += " is " + std::string(kNotAvailable);
-  } else {
-    std::vector<std::string_view> words;
-    for (const Word& known : option.words) words.push_back(known.text);
-    what += " is not known";
-    if (const std::string_view near = nearest(text->get(), words); !near.empty()) {
-      what += "; did you mean \"" + std::string(near) + "\"?";
-    }
-  }
+  std::string what = shown(text->get()) + " is not known";
+  const std::vector<std::string_view> words(option.words.begin(), option.words.end());
+  if (const std::string_view near = nearest(text->get(), words); !near.empty())
+    what += "; did you mean \"" + std::string(near) + "\"?";
   fault(line_of(node.source()), path, what + "; accepted: " + accepted(option));
   return std::nullopt;
 }
@@ -484,6 +467,22 @@ void OptionsReader::check_listen(const Given& given) {
     fault(given.at("registry"), "listen.registry",
           "the list is empty, so that no client could connect; accepted: " +
               accepted(*find_option("listen", "registry")));
+  }
+  for (const std::string& address : config_.tls_addresses) {
+    if (address.starts_with("unix:")) {
+      fault(given.at("tls"), "listen.tls",
+            shown(address) +
+                " is a Unix socket, which needs no TLS; accepted: a loopback address "
+                "with a port, \"127.0.0.1:5443\"");
+    } else if (contains(config_.proxy.listen, address)) {
+      fault(given.at("tls"), "listen.tls",
+            shown(address) + " stands in listen.registry too; accepted: another port");
+    }
+  }
+  if (!config_.tls_addresses.empty() && config_.tls_file.empty()) {
+    fault(given.at("tls"), "listen.tls_file",
+          "missing, as listen.tls has addresses; accepted: a PEM file with a private key and its "
+          "certificate, which staithe setup --tls --apply makes");
   }
   if (config_.control_socket.native().size() > kMaxSocketPath) {
     const auto line = given.find("control");

@@ -22,7 +22,6 @@
 namespace staithe::daemon {
 
 inline constexpr std::size_t kMaxListEntries = 1000;
-inline constexpr std::string_view kNotAvailable = "not available in this version";
 
 // What a node is, in the words of a fault: "a whole number".
 std::string_view type_name(const toml::node& node);
@@ -96,6 +95,7 @@ class OptionsReader {
   void check_warm(const Given& given);
   void check_registry(const Registry& at, proxy::RegistrySettings& registry);
   void check_upstreams(const Registry& at, proxy::RegistrySettings& registry);
+  void check_callers(const Registry& at, const proxy::RegistrySettings& registry);
   void check_mirrors(const Registry& at, const proxy::RegistrySettings& registry);
   void check_names();
   // `key` of the table `label` names an identity; there must be one.

@@ -112,7 +112,12 @@ void OptionsReader::read_registry(const toml::table& in, std::size_t number) {
     if (!node) continue;
     const std::string path = at.label + "." + std::string(sub);
     if (const toml::table* table = node->as_table()) {
-      read_table(*table, "registry." + std::string(sub), path, target);
+      const Given given = read_table(*table, "registry." + std::string(sub), path, target);
+      // What an empty table would mean, open or closed, is nothing to guess at.
+      if (sub == "access" && given.empty() && table->empty())
+        fault(line_of(node->source()), path,
+              "it names neither users nor groups; accepted: one of them or both (two empty lists: "
+              "every local user), or no [registry.access], where [access] is to decide");
     } else {
       fault(line_of(node->source()), path,
             "this is " + std::string(type_name(*node)) + "; accepted: a table, [registry." +
@@ -164,6 +169,7 @@ void OptionsReader::check_registry(const Registry& at, proxy::RegistrySettings& 
           "true in one [[registry]] with an exact name");
   }
   fill_upstream(registry);
+  check_callers(at, registry);
   if (!registry.ca_file.empty() && environment_.why_unreadable) {
     if (const std::string why = environment_.why_unreadable(registry.ca_file); !why.empty()) {
       fault(at.given.at("ca_file"), at.label + ".ca_file",
@@ -186,6 +192,17 @@ void OptionsReader::check_registry(const Registry& at, proxy::RegistrySettings& 
                 "once");
     }
   }
+}
+
+// What callers bring goes to the registry itself, as the machine's own passwords do.
+void OptionsReader::check_callers(const Registry& at, const proxy::RegistrySettings& registry) {
+  if (!registry.verify_callers || registry.upstream.empty()) return;
+  const proxy::Url url = value_or_throw(proxy::Url::parse(registry.upstream.back()));
+  if (proxy::auth::check_password_origin(url.origin())) return;
+  fault(at.given.at("verify_callers"), at.label + ".verify_callers",
+        "callers' passwords would go to " + shown(registry.upstream.back()) +
+            " over plain http; accepted: true where the registry's own upstream is https or on "
+            "this machine");
 }
 
 void OptionsReader::check_upstreams(const Registry& at, proxy::RegistrySettings& registry) {

@@ -7,6 +7,7 @@ void take_over(Config& running, const Config& read) {
   running.proxy.registries = read.proxy.registries;
   running.proxy.identities = read.proxy.identities;
   running.proxy.hosts = read.proxy.hosts;
+  running.tls_file = read.tls_file;
   running.proxy.access = read.proxy.access;
   // Every registry has its own by now; this is what `staithe config` shows of it.
   running.freshness = read.freshness;

@@ -18,10 +18,9 @@ namespace json = boost::json;
 
 constexpr std::size_t kSampleColumns = 100;
 
-// What stands in a file for `option`, or nothing where the key would be out of place: without a
-// slot, an identity's key that its kind does not take, an optional text that is not set.
+// What stands in a file for `option`, or nothing where the key would be out of place: an
+// identity's key that its kind does not take, an optional text that is not set.
 std::optional<OptionValue> effective(const Option& option, const Target& target) {
-  if (std::holds_alternative<std::monostate>(option.slot)) return std::nullopt;
   if (target.identity && !belongs_to(option, to_string(target.identity->kind))) return std::nullopt;
   OptionValue value = fetch(option, target);
   const auto* text = std::get_if<std::string>(&value);
@@ -121,11 +120,11 @@ const Table& table_named(std::string_view name) {
   return tables().front();
 }
 
-// Every key of `table` that works in this version; `value_of` gives a key's text or nothing.
+// Every key of `table`; `value_of` gives a key's text or nothing.
 std::string sample_table(std::string_view header, std::string_view table, auto value_of) {
   std::string text = comment(table_named(table).help) + "#" + std::string(header) + "\n";
   for (const Option& option : options()) {
-    if (option.table != table || option.availability == Availability::later) continue;
+    if (option.table != table) continue;
     const std::string value = value_of(option);
     if (!value.empty()) text += sample_option(option, value);
   }
@@ -141,14 +140,13 @@ std::string sample_kinds() {
   std::string text = comment(
       "The other kinds of identity, each with all of its keys; the names are the "
       "operator's own.");
-  for (const Word& kind : find_option("identity", "kind")->words) {
-    if (kind.text == "managed-identity" || kind.text == "anonymous") continue;
+  for (const std::string_view kind : find_option("identity", "kind")->words) {
+    if (kind == "managed-identity" || kind == "anonymous") continue;
     assert(next < kNames.size());
-    text += "#  [identity." + std::string(kNames[next++]) + "]\n#  kind = \"" +
-            std::string(kind.text) + "\"\n";
+    text += "#  [identity." + std::string(kNames[next++]) + "]\n#  kind = \"" + std::string(kind) +
+            "\"\n";
     for (const Option& option : options()) {
-      if (option.table != "identity" || option.kinds.empty() || !belongs_to(option, kind.text))
-        continue;
+      if (option.table != "identity" || option.kinds.empty() || !belongs_to(option, kind)) continue;
       const bool is_above = belongs_to(option, "managed-identity");
       if (!is_above && explained.insert(option.key).second)
         text += comment(explanation(option) + ".");
@@ -172,6 +170,7 @@ std::string to_toml(const Config& config) {
     const Target target{.config = &copy, .registry = &registry};
     text += toml_table("[[registry]]", "registry", target);
     text += toml_table("[registry.freshness]", "registry.freshness", target);
+    if (registry.access) text += toml_table("[registry.access]", "registry.access", target);
     for (proxy::IdentityFor& below : registry.identity_for) {
       text += toml_table("[[registry.identity_for]]", "registry.identity_for",
                          {.config = &copy, .registry = &registry, .below = &below});
@@ -200,6 +199,7 @@ json::object to_json(const Config& config) {
     const Target target{.config = &copy, .registry = &registry};
     json::object entry = json_table("registry", target);
     entry["freshness"] = json_table("registry.freshness", target);
+    if (registry.access) entry["access"] = json_table("registry.access", target);
     json::array identity_for;
     for (proxy::IdentityFor& below : registry.identity_for) {
       identity_for.push_back(json_table("registry.identity_for",
@@ -246,12 +246,18 @@ std::string sample_config() {
     if (registry.is_default) {
       text += "#[[registry]]\n";
       for (const Option& option : options()) {
-        if (option.table != "registry" || option.availability == Availability::later) continue;
+        if (option.table != "registry") continue;
         text += sample_option(option, toml_text(option, fetch(option, target)));
       }
       text += sample_table("[registry.freshness]", "registry.freshness", [&](const Option& option) {
         return toml_text(option, fetch(option, target));
       });
+      text += comment(table_named("registry.access").help) + "#  [registry.access]\n";
+      for (const Option& option : options()) {
+        if (option.table == "registry.access")
+          text += "#  " + std::string(option.key) + " = " + std::string(option.example) + "\n";
+      }
+      text += "\n";
       text += comment(table_named("registry.identity_for").help);
       for (const std::string_view line :
            {"  [[registry.identity_for]]", "  prefix = \"team-a/\"", "  identity = \"team-a\""}) {
@@ -288,7 +294,7 @@ std::string options_help() {
   for (const Table& table : tables()) {
     std::string keys;
     for (const Option& option : options()) {
-      if (option.table != table.name || option.availability == Availability::later) continue;
+      if (option.table != table.name) continue;
       keys += "    " + std::string(option.key);
       if (!option.standard.empty()) keys += " = " + std::string(option.standard);
       keys += "\n        " + explanation(option);

@@ -10,6 +10,7 @@
 
 #include "cache/log.h"
 #include "cache/offload.h"
+#include "daemon/loopback.h"
 #include "daemon/resident.h"
 #include "daemon/status_line.h"
 #include "daemon/values.h"
@@ -75,7 +76,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
       task_lines_({.lines = 1, .interval = std::chrono::minutes(1)}),
       tasks_(loop_, [this](std::string_view name,
                            std::string_view sentence) { report_task(name, sentence); }),
-      access_(loop_, clock_, tasks_, ::geteuid()),
+      access_(loop_, clock_, tasks_, ::geteuid(), Accounts::of_system(), ::getegid()),
       store_(loop_, config_.cache, disk_, clock_,
              [this](std::string_view event, std::string_view sentence) {
                report_store(event, sentence);
@@ -94,6 +95,15 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
           config_.proxy.registries,
           [this](const std::string& name, const proxy::RegistrySettings& settings,
                  const std::string& identity) { return make_upstream(name, settings, identity); }),
+      caller_proofs_(loop_,
+                     {.http = http_,
+                      .clock = clock_,
+                      .tasks = tasks_,
+                      .random = random_,
+                      .files = files_,
+                      .programs = programs_,
+                      .limits = http_limits()},
+                     [this](const proxy::Registry& registry) { return caller_door(registry); }),
       fills_(loop_, store_, clock_),
       proxy_(loop_, registries_, store_, fills_, tasks_, clock_),
       credentials_(
@@ -121,7 +131,12 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                .fills = fills_}),
       standing_warm_(loop_, {.clock = clock_, .random = random_, .warmer = warmer_}, config_.warm),
       warm_control_({.warmer = warmer_, .access = access_}),
-      ending_watch_(clock_, registries_, identities_),
+      ending_watch_(clock_, registries_, identities_,
+                    [this] {
+                      std::vector<proxy::auth::Ending> endings;
+                      if (const auto tls = tls_state()) endings.push_back(ending_of(*tls));
+                      return endings;
+                    }),
       metrics_({.store = store_,
                 .proxy = proxy_,
                 .registries = registries_,
@@ -129,6 +144,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                 .upstreams = upstream_meters_,
                 .access = access_,
                 .connections = [this] { return registry_server_.figures(); },
+                .tls = [this] { return tls_state(); },
                 .started = clock_.wall()}),
       doctor_({.walk = {.loop = loop_,
                         .config = config_,
@@ -147,7 +163,8 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                      const auto config = load_();
                      return config ? Faults() : config.error();
                    },
-               .addresses = [this] { return registry_server_.addresses(); }}),
+               .addresses = [this] { return registry_server_.addresses(); },
+               .examine_tls = [this] { return examine_tls(); }}),
       control_({.config = config_,
                 .clock = clock_,
                 .store = store_,
@@ -165,6 +182,7 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                     },
                 .reload = [this] { return reload(); },
                 .connections = [this] { return registry_server_.figures(); },
+                .tls = [this] { return tls_state(); },
                 .metrics = [this] { return metrics_text(metrics_); },
                 .doctor = &doctor_}),
       metrics_door_({.metrics = metrics_,
@@ -195,7 +213,11 @@ Service::Service(asio::io_context& context, Config config, LoadConfig load)
                        .connection = {}},
                       metrics_door_, store_.disk_pool()),
       watchdog_(clock_, tasks_, parts(), [this] { notify("WATCHDOG=1\nSTATUS=" + status()); }),
-      stop_asked_(loop_) {}
+      stop_asked_(loop_) {
+  proxy_.judge_callers_by([this](proxy::CallerProofs::Question question) {
+    return caller_proofs_.judge(std::move(question));
+  });
+}
 
 Service::~Service() = default;
 
@@ -220,6 +242,16 @@ proxy::auth::Place Service::place(const std::string& name,
 
 proxy::auth::Place Service::place(const proxy::Registry& registry) {
   return place(registry.name(), registry.settings());
+}
+
+proxy::CallerDoor Service::caller_door(const proxy::Registry& registry) {
+  const proxy::UpstreamEntry& own = registry.entries().back();
+  const proxy::auth::Place where = place(own.registry, own.settings);
+  return {.origin = where.upstream,
+          .prefix = own.settings.prefix,
+          .ca_file = where.ca_file,
+          .password_rule = identities_.password_rule(where),
+          .token_hosts = identities_.token_hosts(where)};
 }
 
 asio::awaitable<proxy::auth::Identities::SignIn> Service::sign_in(proxy::RegistryPtr registry,
@@ -313,6 +345,10 @@ void Service::listen() {
     for (const std::string& text : config_.proxy.listen)
       registry_server_.listen(value_or_throw(proxy::ListenAddress::parse(text)), registry_mode);
   }
+  // The service manager knows nothing of TLS.
+  for (const std::string& text : config_.tls_addresses)
+    registry_server_.listen(value_or_throw(proxy::ListenAddress::parse("tls:" + text)),
+                            registry_mode);
   if (passed.control.empty()) {
     prepare_socket_directory(config_.control_socket.parent_path());
     control_server_.listen(
@@ -341,22 +377,59 @@ void Service::admit_hosts() {
   metrics_door_.admit(proxy::HostPolicy(metrics_server_.addresses(), config_.proxy.hosts));
 }
 
-void Service::apply_access() {
-  if (access_.restricted()) {
-    proxy_.restrict([this](proxy::Peer peer) { return access_.allows(Right::pull, peer); });
-  } else {
+void Service::restrict_proxy() {
+  if (!access_.restricted()) {
     proxy_.restrict({});
+    return;
   }
+  proxy_.restrict([this](proxy::Caller caller, std::optional<std::string> registry) {
+    return access_.allows_until(Right::pull, caller, std::move(registry));
+  });
+}
+
+// No coroutine: see access_.load().
+asio::awaitable<void> Service::reload_access() {
+  asio::awaitable<void> loading = access_.load(AccessLists::of(config_.proxy));
+  restrict_proxy();
+  return finish_access(std::move(loading));
+}
+
+asio::awaitable<void> Service::finish_access(asio::awaitable<void> loading) {
+  co_await std::move(loading);
+  restrict_proxy();
   if (owns_control_socket_)
     ::chmod(config_.control_socket.c_str(),
             access_.restricted() ? restricted_control_mode : control_mode);
 }
 
-asio::awaitable<void> Service::reload_access() {
-  // A copy, since the names may take a while and another reload may come.
-  proxy::AccessSettings settings = config_.proxy.access;
-  co_await access_.load(std::move(settings));
-  apply_access();
+asio::awaitable<void> Service::load_tls() {
+  tls_->use(co_await read_tls_file(files_, config_.tls_file));
+}
+
+asio::awaitable<void> Service::reload_tls() {
+  std::string fault;
+  try {
+    co_await load_tls();
+  } catch (const Failure& failure) {
+    fault = failure.error().detail;
+    log::error("TLS file not reloaded", {{"error", failure.error()}});
+  }
+  tls_fault_ = std::move(fault);
+}
+
+std::optional<TlsState> Service::tls_state() const {
+  if (!tls_ || !tls_->context()) return std::nullopt;
+  const auto now = std::chrono::floor<std::chrono::seconds>(clock_.wall());
+  return TlsState{.file = config_.tls_file,
+                  .expires_in = tls_->context()->not_after() - now,
+                  .fault = tls_fault_,
+                  .figures = tls_->figures()};
+}
+
+asio::awaitable<std::optional<DoctorStep>> Service::examine_tls() {
+  if (!tls_) co_return std::nullopt;
+  co_return co_await examine_tls_file(files_, config_.tls_file, true, tls_->context(),
+                                      clock_.wall());
 }
 
 asio::awaitable<void> Service::run() {
@@ -364,6 +437,11 @@ asio::awaitable<void> Service::run() {
   try {
     co_await store_.open();
     co_await reload_access();
+    if (!config_.tls_addresses.empty()) {
+      tls_.emplace(proxy::Loops::beside_clients());
+      co_await load_tls();
+      registry_server_.end_tls_by(*tls_);
+    }
     listen();
     const std::string protection = proxy::auth::SecretMemory::of_process().describe();
     if (protection.starts_with("locked")) {
@@ -371,6 +449,7 @@ asio::awaitable<void> Service::run() {
     } else {
       log::warn("memory for secrets", {{"protection", protection}});
     }
+    warn_of_loopback_routes();
     release_program_pages();  // Of the start.
     registry_server_.start();
     control_server_.start();
@@ -412,13 +491,15 @@ Faults Service::reload() {
     return config.error();
   }
   const bool same_identities = config->proxy.identities == config_.proxy.identities;
-  const bool same_access = config->proxy.access == config_.proxy.access;
+  const AccessLists access_before = AccessLists::of(config_.proxy);
   // What is taken over now becomes the configuration in force; what then still differs waits.
   take_over(config_, *config);
+  if (AccessLists::of(config_.proxy) != access_before) tasks_.spawn("access", reload_access());
   identities_.replace(config_.proxy.identities);
   registries_.replace(config_.proxy.registries, same_identities);
   admit_hosts();
-  if (!same_access) tasks_.spawn("access", reload_access());
+  warn_of_loopback_routes();
+  if (tls_) tasks_.spawn("tls", reload_tls());
   store_.set_bounds(config_.cache.max_size, config_.cache.min_free);
   standing_warm_.set(config_.warm);
   store_.scrub().set_interval(config_.cache.scrub_interval);

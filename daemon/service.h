@@ -12,6 +12,7 @@
 #include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,12 @@
 #include "daemon/options.h"
 #include "daemon/standing_warm.h"
 #include "daemon/systemd.h"
+#include "daemon/tls_certificate.h"
 #include "daemon/warm_control.h"
 #include "daemon/warming.h"
 #include "daemon/watchdog.h"
 #include "proxy/auth/identities.h"
+#include "proxy/caller_proofs.h"
 #include "proxy/curl_loop.h"
 #include "proxy/fills.h"
 #include "proxy/front.h"
@@ -41,6 +44,7 @@
 #include "proxy/proxy.h"
 #include "proxy/registries.h"
 #include "proxy/server.h"
+#include "proxy/tls_gate.h"
 
 namespace staithe::daemon {
 
@@ -69,9 +73,17 @@ class Service {
   void listen();
   // Under which names the listeners are known.
   void admit_hosts();
-  // What [access] means for the listeners, once access_ has it.
-  void apply_access();
+  // Has access_ take over whom the configuration names, and the listeners act on it. What is closed
+  // from now on is so when this returns, the rest when it has been awaited.
   asio::awaitable<void> reload_access();
+  asio::awaitable<void> finish_access(asio::awaitable<void> loading);
+  void restrict_proxy();
+  // Reads listen.tls_file for the connections that come from then on. Throws Failure.
+  asio::awaitable<void> load_tls();
+  asio::awaitable<void> reload_tls();
+  // None where nothing listens with TLS.
+  std::optional<TlsState> tls_state() const;
+  asio::awaitable<std::optional<DoctorStep>> examine_tls();
   asio::awaitable<void> drain();
   asio::awaitable<void> close();
   std::vector<Watchdog::Part> parts();
@@ -81,6 +93,8 @@ class Service {
   asio::awaitable<void> rest();
   proxy::auth::Place place(const std::string& name, const proxy::RegistrySettings& settings);
   proxy::auth::Place place(const proxy::Registry& registry);
+  // Where its callers are judged: by the registry itself, and no mirror of it.
+  proxy::CallerDoor caller_door(const proxy::Registry& registry);
   asio::awaitable<proxy::auth::Identities::SignIn> sign_in(proxy::RegistryPtr registry,
                                                            proxy::auth::Secret token);
   asio::awaitable<bool> sign_out(proxy::RegistryPtr registry);
@@ -115,6 +129,7 @@ class Service {
   proxy::auth::PosixPrograms programs_;
   proxy::auth::Identities identities_;
   proxy::Registries registries_;
+  proxy::CallerProofs caller_proofs_;
   proxy::Fills fills_;
   proxy::Proxy proxy_;
   Credentials credentials_;
@@ -128,6 +143,8 @@ class Service {
   Control control_;
   MetricsDoor metrics_door_;
   proxy::Front front_;
+  std::optional<proxy::TlsGate> tls_;  // where listen.tls has addresses; before its server
+  std::string tls_fault_;              // of its file, when that was last read
   proxy::Server registry_server_;
   proxy::Server control_server_;
   proxy::Server metrics_server_;

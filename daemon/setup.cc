@@ -26,7 +26,9 @@ std::optional<int> take_number(std::string_view& text) {
 
 }  // namespace
 
-std::string_view to_string(Client client) { return client_names[static_cast<std::size_t>(client)]; }
+std::string_view to_string(Client client) {
+  return client == Client::tls ? "tls" : client_names[static_cast<std::size_t>(client)];
+}
 
 std::optional<Client> parse_client(std::string_view name) {
   if (name == "cri-o") name = "crio";
@@ -197,6 +199,9 @@ Plan plan_setup(Client client, const Machine& machine, const Served& service) {
       break;
     case Client::nomad:
       plan_nomad(plan, machine, service);
+      break;
+    case Client::tls:
+      plan_tls(plan, machine, std::chrono::system_clock::now());
       break;
   }
   if (plan.changes.empty()) {

@@ -18,11 +18,13 @@
 #include <string_view>
 #include <vector>
 
+#include "cache/clock.h"
 #include "cache/error.h"
 
 namespace staithe::daemon {
 
-enum class Client { containerd, docker, podman, crio, buildkit, k3s, rke2, kubelet, nomad };
+// `tls` is none of them: `staithe setup --tls`, whose files are kept and taken back as theirs are.
+enum class Client { containerd, docker, podman, crio, buildkit, k3s, rke2, kubelet, nomad, tls };
 inline constexpr std::array all_clients{Client::containerd, Client::docker,   Client::podman,
                                         Client::crio,       Client::buildkit, Client::k3s,
                                         Client::rke2,       Client::kubelet,  Client::nomad};
@@ -90,6 +92,7 @@ struct FileChange {
   std::filesystem::path path;
   std::optional<std::string> before;  // none: the file is new
   std::string after;
+  std::optional<unsigned> mode = {};  // of a new file; none: 0644
 };
 
 // What has to be written by hand, and why.
@@ -123,6 +126,10 @@ struct Plan {
 
 // The plan for a client, whether it is installed or not.
 Plan plan_setup(Client client, const Machine& machine, const Served& service);
+
+// For `staithe setup --tls`: where the TLS listener is, and the plan for it.
+inline constexpr std::string_view tls_port = "5443";
+void plan_tls(Plan& plan, const Machine& machine, WallTime now);
 
 // For the planners.
 

@@ -315,6 +315,7 @@ void apply(const SetupDisk& disk, const Plan& plan) {
       begin_entry(books, *entry, FileState{*rest, now->owner});
     }
     owners.push_back(now ? now->owner : entry->owner);
+    if (!now && change.mode) owners.back().mode = static_cast<mode_t>(*change.mode);
     entry->written.push_back(books.keep(change.path, change.after));
     note_missing_directories(disk, change.path, record);
   }

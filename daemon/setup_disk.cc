@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/disk.h"
 #include "cache/escape.h"
 #include "daemon/child.h"
 
@@ -22,20 +23,6 @@ constexpr std::string_view usual_directories =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/rke2/bin:"
     "/var/lib/rancher/rke2/bin";
 constexpr std::chrono::seconds program_patience{10};
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 std::string shown_path(const std::filesystem::path& path) { return printable(path.native(), 400); }
 
@@ -87,8 +74,8 @@ std::filesystem::path SetupDisk::at(const std::filesystem::path& path) const {
 
 std::optional<FileState> SetupDisk::read(const std::filesystem::path& path) const {
   const std::filesystem::path real = at(path);
-  const Descriptor file(::open(real.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (file.get() < 0) {
+  const cache::File file(::open(real.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (file.fd() < 0) {
     if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
     if (errno == ELOOP) {
       throw Failure(Errc::storage_failed,
@@ -98,7 +85,7 @@ std::optional<FileState> SetupDisk::read(const std::filesystem::path& path) cons
     fail_with(path, "read", errno);
   }
   struct stat status{};
-  if (fstat(file.get(), &status) != 0) fail_with(path, "read", errno);
+  if (fstat(file.fd(), &status) != 0) fail_with(path, "read", errno);
   if (!S_ISREG(status.st_mode))
     throw Failure(Errc::storage_failed, shown_path(path) + " is not a regular file");
   if (status.st_size > static_cast<off_t>(most_client_file_bytes)) {
@@ -110,7 +97,7 @@ std::optional<FileState> SetupDisk::read(const std::filesystem::path& path) cons
   std::size_t done = 0;
   while (done < state.content.size()) {
     const ssize_t count =
-        ::read(file.get(), state.content.data() + done, state.content.size() - done);
+        ::read(file.fd(), state.content.data() + done, state.content.size() - done);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail_with(path, "read", errno);
     if (count == 0) break;
@@ -126,12 +113,12 @@ void SetupDisk::write(const std::filesystem::path& path, std::string_view conten
   const std::filesystem::path temporary = leftover(real);
   remove_leftover(path);
   step("create");
-  const Descriptor file(
+  const cache::File file(
       ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (file.get() < 0) fail_with(path, "written", errno);
+  if (file.fd() < 0) fail_with(path, "written", errno);
   step("write");
   for (std::string_view rest = content; !rest.empty();) {
-    const ssize_t count = ::write(file.get(), rest.data(), rest.size());
+    const ssize_t count = ::write(file.fd(), rest.data(), rest.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       const int error = errno;
@@ -141,10 +128,10 @@ void SetupDisk::write(const std::filesystem::path& path, std::string_view conten
     rest.remove_prefix(static_cast<std::size_t>(count));
   }
   step("own");
-  copy_attributes(real, file.get());
+  copy_attributes(real, file.fd());
   // The mode last: changing the owner takes set-user-id bits away.
-  if ((::geteuid() == 0 && fchown(file.get(), owner.uid, owner.gid) != 0) ||
-      fchmod(file.get(), owner.mode) != 0 || fsync(file.get()) != 0) {
+  if ((::geteuid() == 0 && fchown(file.fd(), owner.uid, owner.gid) != 0) ||
+      fchmod(file.fd(), owner.mode) != 0 || fsync(file.fd()) != 0) {
     const int error = errno;
     ::unlink(temporary.c_str());
     fail_with(path, "written", error);
@@ -218,8 +205,8 @@ std::vector<std::string> SetupDisk::list(const std::filesystem::path& directory)
 
 void SetupDisk::sync_directory(const std::filesystem::path& real) const {
   step("sync");
-  const Descriptor directory(::open(real.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (directory.get() < 0 || fsync(directory.get()) != 0) fail_with(real, "synced", errno);
+  const cache::File directory(::open(real.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.fd() < 0 || fsync(directory.fd()) != 0) fail_with(real, "synced", errno);
 }
 
 RootMachine::RootMachine(const SetupDisk& disk, std::string_view search_path) : disk_(disk) {

@@ -17,7 +17,7 @@ constexpr const char* certs_directory = "/etc/docker/certs.d";
 
 enum class ImageStore { containerd, classic };
 
-struct Config {
+struct DockerdConfig {
   json::value value;  // an object; empty if there is no file
   bool readable = true;
 
@@ -26,7 +26,7 @@ struct Config {
   }
 };
 
-Config read_config(const Machine& machine) {
+DockerdConfig read_config(const Machine& machine) {
   const auto text = machine.read(config_file);
   if (!text || !*text) return {.value = json::object{}, .readable = text.has_value()};
   boost::system::error_code error;
@@ -35,13 +35,13 @@ Config read_config(const Machine& machine) {
   return {.value = std::move(value)};
 }
 
-std::string text_of(const Config& config, std::string_view key) {
+std::string text_of(const DockerdConfig& config, std::string_view key) {
   const json::value* value = config.get(key);
   return value && value->is_string() ? std::string(value->get_string()) : std::string();
 }
 
 // Asked of the running daemon if there is one, else told from what decides it at its start.
-ImageStore image_store(const Machine& machine, const Config& config,
+ImageStore image_store(const Machine& machine, const DockerdConfig& config,
                        const std::optional<Version>& version) {
   if (machine.is_running()) {
     const auto said = machine.run("docker", {"info", "--format", "{{json .DriverStatus}}"});
@@ -69,7 +69,7 @@ bool is_loopback(std::string_view url) {
   return url.starts_with("127.") || url.starts_with("localhost") || url.starts_with("[::1]");
 }
 
-void warn_of_mirrors(Plan& plan, const Config& config) {
+void warn_of_mirrors(Plan& plan, const DockerdConfig& config) {
   const json::value* mirrors = config.get("registry-mirrors");
   if (!mirrors || !mirrors->is_array()) return;
   for (const json::value& mirror : mirrors->get_array()) {
@@ -84,7 +84,7 @@ void warn_of_mirrors(Plan& plan, const Config& config) {
 }
 
 void plan_containerd_store(Plan& plan, const Machine& machine, const Served& service,
-                           const Config& config, const std::optional<Version>& version) {
+                           const DockerdConfig& config, const std::optional<Version>& version) {
   if (version && version->major < 28) {
     plan.refusals.push_back(
         {certs_directory,
@@ -108,7 +108,7 @@ void plan_containerd_store(Plan& plan, const Machine& machine, const Served& ser
 }
 
 void plan_classic_store(Plan& plan, const Machine& machine, const Served& service,
-                        const Config& config) {
+                        const DockerdConfig& config) {
   plan.asks = Asks::by_nothing;
   const auto hub = std::ranges::find(service.registries, "docker.io", &ServedRegistry::name);
   const bool serves_hub = hub != service.registries.end();
@@ -172,7 +172,7 @@ void plan_docker(Plan& plan, const Machine& machine, const Served& service) {
   }
   const auto version = parse_version(machine.run("dockerd", {"--version"}).value_or(""));
   if (version) plan.version = to_string(*version);
-  const Config config = read_config(machine);
+  const DockerdConfig config = read_config(machine);
   if (image_store(machine, config, version) == ImageStore::containerd) {
     plan_containerd_store(plan, machine, service, config, version);
   } else {

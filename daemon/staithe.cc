@@ -7,9 +7,11 @@
 #include "cache/escape.h"
 #include "daemon/cli.h"
 #include "daemon/options.h"
+#include "daemon/protection.h"
 
 int main(int argc, char** argv) {
   using namespace staithe::daemon;
+  protect_process();         // `token` and `login` hold secrets
   signal(SIGPIPE, SIG_IGN);  // a reader that leaves (head, less) is an error of the stream
   try {
     const Environment environment = Environment::of_process();

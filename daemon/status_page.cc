@@ -143,6 +143,9 @@ void put_facts(Html& html, const Reader& status) {
                                   "up " + show_seconds(status["uptime_seconds"].number()), listen})
     put(html, {fact, Tone::faint});
   html << "</p>\n";
+  put_flow(html, describe_tls(status["tls"]));
+  if (const std::string fault = status["tls"]["fault"].text(error_bytes); !fault.empty())
+    put_sentence(html, "not reloaded: " + fault, Tone::bad);
 }
 
 void put_figure(Html& html, Markup name, std::string_view figure, std::string_view note) {

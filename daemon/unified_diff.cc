@@ -137,6 +137,20 @@ std::string unified_diff(std::string_view name, const std::optional<std::string>
   return text;
 }
 
+namespace {
+
+// A line of a diff that is a piece of a PEM file's body: of a private key, for all that one sees of
+// it.
+bool is_base64(std::string_view line) {
+  constexpr std::size_t least = 32;
+  while (line.ends_with('\n') || line.ends_with('\r')) line.remove_suffix(1);
+  return line.size() > least && std::ranges::all_of(line.substr(1), [](unsigned char c) {
+           return std::isalnum(c) || c == '+' || c == '/' || c == '=';
+         });
+}
+
+}  // namespace
+
 std::string without_secrets(std::string_view diff) {
   static constexpr std::array<std::string_view, 5> names{"password", "passwd", "token", "secret",
                                                          "auth"};
@@ -145,7 +159,7 @@ std::string without_secrets(std::string_view diff) {
     std::string lower(line);
     std::ranges::transform(lower, lower.begin(),
                            [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    std::size_t shown = line.size();
+    std::size_t shown = is_base64(line) ? 1 : line.size();
     for (const std::string_view name : names) {
       for (std::size_t at = lower.find(name); at != lower.npos; at = lower.find(name, at + 1)) {
         const std::size_t sign = lower.find_first_not_of("\"' \t", at + name.size());

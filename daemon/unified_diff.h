@@ -12,8 +12,8 @@ namespace staithe::daemon {
 std::string unified_diff(std::string_view name, const std::optional<std::string>& before,
                          const std::optional<std::string>& after);
 
-// The same without what stands behind a key that names a secret (password, token, auth): a diff
-// goes to terminals and tickets.
+// The same without what stands behind a key that names a secret (password, token, auth), and
+// without the body of a PEM file: a diff goes to terminals and tickets.
 std::string without_secrets(std::string_view diff);
 
 // `current` was made of `after` by somebody else, and `after` of `before` by us: what `current` is

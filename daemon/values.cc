@@ -116,6 +116,11 @@ struct HostPort {
   std::string port;  // empty: none
 };
 
+// Whether it is one as a whole: for inet_pton it ends at a NUL.
+bool is_address(int family, const std::string& text, void* to) {
+  return !text.contains('\0') && inet_pton(family, text.c_str(), to) == 1;
+}
+
 // host[:port] with nothing decided about what the host may be, but that it is one.
 Parsed<HostPort> split_host(std::string_view text) {
   HostPort result;
@@ -125,7 +130,7 @@ Parsed<HostPort> split_host(std::string_view text) {
     if (end == text.npos) return wrong("an IPv6 address stands in brackets, as in \"[::1]\"");
     const std::string literal(text.substr(1, end - 1));
     in6_addr address{};
-    if (inet_pton(AF_INET6, literal.c_str(), &address) != 1) {
+    if (!is_address(AF_INET6, literal, &address)) {
       return wrong(shown(literal) + " is not an IPv6 address");
     }
     if (std::ranges::any_of(literal, is_upper)) return wrong("a host is written in lower case");
@@ -296,8 +301,8 @@ Parsed<std::string> parse_listen_address(std::string_view text) {
 
   in_addr v4{};
   in6_addr v6{};
-  const bool is_v4 = !bracketed && inet_pton(AF_INET, host.c_str(), &v4) == 1;
-  const bool is_v6 = bracketed && inet_pton(AF_INET6, host.c_str(), &v6) == 1;
+  const bool is_v4 = !bracketed && is_address(AF_INET, host, &v4);
+  const bool is_v6 = bracketed && is_address(AF_INET6, host, &v6);
   if (!is_v4 && !is_v6) {
     return wrong(shown(text) + " does not name a numeric address" +
                  (host == "localhost" ? " (write 127.0.0.1, [::1] or both)" : "") +

@@ -20,6 +20,9 @@ using namespace std::chrono_literals;
 
 // Transfers at one time, of all warms together: enough that the next is asked for while one ends.
 constexpr std::size_t most_blobs_at_once = 2;
+// On a machine that never stops pulling a warm would never end: after so long without beginning
+// one, one at a time is begun beside the clients' transfers.
+constexpr auto longest_wait = 5s;
 // How soon the end of a transfer is seen; and how often is told how far it is.
 constexpr auto look_interval = 50ms;
 constexpr auto line_interval = 500ms;
@@ -93,6 +96,7 @@ struct Warmer::Run {
   Tell tell;
   Instant began;
   Instant told;
+  Instant begun;                  // the last blob that had to be fetched
   std::deque<Image> images = {};  // parts point to them
   std::deque<Part> waiting = {};
   std::list<Active> active = {};
@@ -106,7 +110,8 @@ struct Warmer::Run {
 
 asio::awaitable<void> Warmer::run(Order order, Tell tell) {
   const Instant now = sources_.clock.now();
-  Run run{.order = std::move(order), .tell = std::move(tell), .began = now, .told = now};
+  Run run{
+      .order = std::move(order), .tell = std::move(tell), .began = now, .told = now, .begun = now};
   const struct Listed {
     std::list<Run*>& runs;
     std::list<Run*>::iterator at;
@@ -274,8 +279,11 @@ asio::awaitable<void> Warmer::transfer(Run& run) {
     // What is stored needs no transfer, only the proof that it may be had from here.
     const bool next_is_here =
         !run.waiting.empty() && sources_.store.object(run.waiting.front().digest);
-    const bool may_begin = run.waits_for == 0 && started_.size() < most_blobs_at_once;
+    const bool waited = sources_.clock.now() - run.begun >= longest_wait;
+    const bool may_begin =
+        run.waits_for == 0 ? started_.size() < most_blobs_at_once : waited && started_.empty();
     if (!run.waiting.empty() && (next_is_here || may_begin)) {
+      if (!next_is_here) run.begun = sources_.clock.now();
       co_await begin(run);
       continue;
     }

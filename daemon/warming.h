@@ -4,7 +4,8 @@
 // for all), its index, manifests, config and layers are walked, and what is missing is filled
 // (proxy::Fills), a few blobs at a time. What is there already is not fetched again, so a warm that
 // was interrupted goes on where it stood. A pull goes first: while clients' transfers are under
-// way, no further blob is begun. A transfer that has begun belongs to nobody and ends by itself.
+// way, no further blob is begun, or after five seconds one at a time, so that a warm ends on a busy
+// machine too. A transfer that has begun belongs to nobody and ends by itself.
 //
 // One that warms is told everything as it happens, as JSON objects:
 //

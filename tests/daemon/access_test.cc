@@ -11,6 +11,7 @@
 #include <boost/asio/detached.hpp>
 #include <cstdio>
 #include <latch>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 constexpr unsigned own = 900;
+constexpr unsigned own_group = 901;
+const proxy::AccessSettings everybody;
 constexpr Right all_rights[] = {Right::pull, Right::look, Right::credential, Right::own};
 
 TEST(Judge, LetsRootAndTheOwnUserDoEverything) {
@@ -87,15 +90,15 @@ class AccessTest : public testing::Test {
       io_.run_one_for(10s);
     }
   }
-  void load(proxy::AccessSettings settings) {
+  void load(AccessLists lists) {
     bool done = false;
-    asio::co_spawn(io_, access_.load(std::move(settings)),
-                   [&](std::exception_ptr) { done = true; });
+    asio::co_spawn(io_, access_.load(std::move(lists)), [&](std::exception_ptr) { done = true; });
     run_until([&] { return done; });
   }
-  bool allows(Right right, Peer caller) {
+  void load(proxy::AccessSettings settings) { load(AccessLists{.all = std::move(settings)}); }
+  bool allows(Right right, Peer caller, std::optional<std::string> registry = {}) {
     std::optional<bool> answer;
-    asio::co_spawn(io_, access_.allows(right, caller),
+    asio::co_spawn(io_, access_.allows(right, caller, std::move(registry)),
                    [&](std::exception_ptr, bool allowed) { answer = allowed; });
     run_until([&] { return answer.has_value(); });
     return *answer;
@@ -105,10 +108,15 @@ class AccessTest : public testing::Test {
   fake::ManualClock clock_{io_};
   TaskGroup tasks_{io_.get_executor(), [](std::string_view, std::string_view) {}};
   std::vector<unsigned> groups_{7, 50};
-  std::vector<unsigned> looked_up_;  // by the pool's thread, read when it has answered
-  std::latch* hold_ = nullptr;       // before a lookup of groups
-  Access access_{io_.get_executor(), clock_, tasks_, own,
-                 Accounts{.user = [](const std::string& name) -> std::optional<unsigned> {
+  std::vector<unsigned> looked_up_;   // by the pool's thread, read when it has answered
+  std::latch* hold_ = nullptr;        // before a lookup of groups
+  std::latch* hold_names_ = nullptr;  // before a lookup of a name
+  Access access_{io_.get_executor(),
+                 clock_,
+                 tasks_,
+                 own,
+                 Accounts{.user = [this](const std::string& name) -> std::optional<unsigned> {
+                            if (hold_names_) hold_names_->wait();
                             return name == "alice" ? std::optional(1000U) : std::nullopt;
                           },
                           .group = [](const std::string& name) -> std::optional<unsigned> {
@@ -119,13 +127,14 @@ class AccessTest : public testing::Test {
                                 if (hold_) hold_->wait();
                                 looked_up_.push_back(uid);
                                 return groups_;
-                              }}};
+                              }},
+                 own_group};
 };
 
 TEST_F(AccessTest, RefusesEverybodyElseUntilItIsLoaded) {
   EXPECT_FALSE(allows(Right::pull, 1000U));
   EXPECT_TRUE(allows(Right::pull, 0U));
-  load({});
+  load(AccessLists());
   EXPECT_TRUE(allows(Right::pull, 1000U));
   EXPECT_FALSE(access_.restricted());
 }
@@ -166,7 +175,7 @@ TEST_F(AccessTest, LooksUpOnceForAllWhoAskAtTheSameTime) {
   hold_ = &hold;
   int allowed = 0;
   for (int i = 0; i < 20; ++i) {
-    asio::co_spawn(io_, access_.allows(Right::pull, 1003U),
+    asio::co_spawn(io_, access_.allows(Right::pull, Peer(1003U)),
                    [&](std::exception_ptr, bool yes) { allowed += yes ? 1 : 0; });
   }
   io_.restart();
@@ -202,6 +211,179 @@ TEST_F(AccessTest, CountsRefusalsAndLogsThemOnceForAUserAndMinute) {
   EXPECT_THAT(text, testing::HasSubstr("a user was refused user=1005 right=pull"));
   EXPECT_THAT(text, testing::HasSubstr("user=1006"));
   EXPECT_THAT(text, testing::HasSubstr("user=unknown"));
+}
+
+// A registry with lists of its own: they decide for it, and they alone.
+TEST_F(AccessTest, OfARegistryWithListsOfItsOwnIsJudgedByTheseAlone) {
+  load({.all = {.users = {"alice"}, .groups = {}},
+        .own = {{"tight", {.users = {"2000"}, .groups = {}}},
+                {"loose", everybody},
+                {"group", {.users = {}, .groups = {"docker"}}}}});
+  struct Row {
+    Peer caller;
+    bool of_all, tight, loose, group;
+  };
+  for (const Row& row :
+       {Row{Peer(0U), true, true, true, true},      //
+        Row{Peer(own), true, true, true, true},     //
+        Row{Peer(1000U), true, false, true, true},  // by the group
+        Row{Peer(2000U), false, true, true, true},  // likewise
+        Row{Peer(3000U), false, false, true, true}, Row{Peer(), false, false, true, false}}) {
+    EXPECT_EQ(allows(Right::pull, row.caller, "another"), row.of_all) << row.caller.value_or(0);
+    EXPECT_EQ(allows(Right::pull, row.caller, "tight"), row.tight) << row.caller.value_or(0);
+    EXPECT_EQ(allows(Right::pull, row.caller, "loose"), row.loose) << row.caller.value_or(0);
+    EXPECT_EQ(allows(Right::pull, row.caller, "group"), row.group) << row.caller.value_or(0);
+    EXPECT_TRUE(allows(Right::pull, row.caller)) << "there is something for everybody";
+  }
+  groups_ = {7};
+  clock_.advance(61s);
+  EXPECT_FALSE(allows(Right::pull, 3000U, "group"));
+}
+
+TEST_F(AccessTest, GivesPasswordsOfARegistryToWhomItNames) {
+  load({.all = {.users = {"alice"}, .groups = {}},
+        .own = {{"tight", {.users = {"2000"}, .groups = {}}}, {"loose", everybody}}});
+  EXPECT_TRUE(allows(Right::credential, 1000U, "another"));
+  EXPECT_FALSE(allows(Right::credential, 1000U, "tight"));
+  EXPECT_TRUE(allows(Right::credential, 2000U, "tight"));
+  EXPECT_FALSE(allows(Right::credential, 2000U, "another"));
+  for (const unsigned uid : {1000U, 2000U})
+    EXPECT_FALSE(allows(Right::credential, uid, "loose")) << "open for pulls, never for passwords";
+  EXPECT_TRUE(allows(Right::credential, 2000U)) << "of some registry";
+  EXPECT_FALSE(allows(Right::credential, 3000U));
+}
+
+// A registry that names somebody opens the control socket to all users, so that requests have to be
+// judged that its mode kept away before.
+TEST_F(AccessTest, LetsLookWhoIsNamedAnywhereAndWhoCouldBefore) {
+  const AccessLists lists{.all = {}, .own = {{"tight", {.users = {"2000"}, .groups = {}}}}};
+  load(lists);
+  EXPECT_TRUE(access_.restricted());
+  EXPECT_TRUE(allows(Right::look, 2000U));
+  EXPECT_FALSE(allows(Right::look, 3000U)) << "not of the own group";
+  EXPECT_TRUE(allows(Right::pull, 3000U, "another")) << "[access] still names nobody";
+  groups_ = {own_group};
+  clock_.advance(61s);
+  EXPECT_TRUE(allows(Right::look, 3000U));
+  // Where [access] names somebody, the own group is nothing special.
+  load({.all = {.users = {"alice"}, .groups = {}}, .own = lists.own});
+  EXPECT_FALSE(allows(Right::look, 3000U));
+  EXPECT_TRUE(allows(Right::look, 1000U));
+  EXPECT_TRUE(allows(Right::look, 2000U));
+}
+
+// With rules that were drawn at random: what the daemon says is what the rule of the page says.
+TEST_F(AccessTest, JudgesAsItIsDocumented) {
+  std::mt19937 random(5);
+  const auto one_of_two = [&] { return random() % 2 == 0; };
+  for (int round = 0; round < 60; ++round) {
+    const auto draw = [&] {
+      proxy::AccessSettings lists;
+      if (one_of_two()) lists.users.push_back(std::to_string(1000 + random() % 4));
+      if (one_of_two()) lists.groups.push_back(std::to_string(50 + random() % 3));
+      return lists;
+    };
+    AccessLists lists{.all = draw(), .own = {}};
+    for (const char* const registry : {"a", "b"})
+      if (one_of_two()) lists.own.emplace(registry, draw());
+    load(lists);
+    for (const char* const registry : {"a", "b", "c"}) {
+      const auto own_lists = lists.own.find(registry);
+      const proxy::AccessSettings& decides =
+          own_lists == lists.own.end() ? lists.all : own_lists->second;
+      for (unsigned uid = 1000; uid < 1005; ++uid) {
+        const auto contains = [](const std::vector<std::string>& list, unsigned id) {
+          return std::ranges::find(list, std::to_string(id)) != list.end();
+        };
+        // groups_ are everybody's.
+        const bool named =
+            contains(decides.users, uid) || std::ranges::any_of(groups_, [&](unsigned group) {
+              return contains(decides.groups, group);
+            });
+        EXPECT_EQ(allows(Right::pull, uid, registry), decides.empty() || named);
+        EXPECT_EQ(allows(Right::credential, uid, registry), named);
+        EXPECT_FALSE(allows(Right::own, uid, registry));
+      }
+      EXPECT_EQ(allows(Right::pull, Peer(), registry), decides.empty()) << "unknown is nobody";
+      EXPECT_FALSE(allows(Right::credential, Peer(), registry));
+    }
+  }
+}
+
+// A reload that takes its time must not leave open for a moment what it closes.
+TEST_F(AccessTest, ClosesARegistryWithNewListsBeforeItsNamesAreLookedUp) {
+  load(AccessLists());
+  EXPECT_TRUE(allows(Right::pull, 1000U, "tight"));
+  std::latch hold(1);
+  hold_names_ = &hold;
+  bool done = false;
+  auto loading = access_.load({.all = {}, .own = {{"tight", {.users = {"alice"}, .groups = {}}}}});
+  EXPECT_TRUE(access_.restricted());
+  asio::co_spawn(io_, std::move(loading), [&](std::exception_ptr) { done = true; });
+  EXPECT_FALSE(allows(Right::pull, 1000U, "tight")) << "nobody knows yet who alice is";
+  EXPECT_FALSE(allows(Right::pull, Peer(), "tight"));
+  EXPECT_TRUE(allows(Right::pull, 0U, "tight"));
+  EXPECT_TRUE(allows(Right::pull, 1000U, "another"));
+  EXPECT_FALSE(done);
+  hold.count_down();
+  run_until([&] { return done; });
+  EXPECT_TRUE(allows(Right::pull, 1000U, "tight"));
+  EXPECT_FALSE(allows(Right::pull, 1001U, "tight"));
+}
+
+TEST_F(AccessTest, KeepsTheListsOfTheLastReloadWhicheverEndsLast) {
+  std::latch hold(1);
+  hold_names_ = &hold;
+  int done = 0;
+  const auto spawn = [&](AccessLists lists) {
+    asio::co_spawn(io_, access_.load(std::move(lists)), [&](std::exception_ptr) { ++done; });
+  };
+  spawn({.all = {.users = {"alice"}, .groups = {}}, .own = {}});
+  spawn(AccessLists());  // has no name to look up, and ends first
+  run_until([&] { return done == 1; });
+  EXPECT_TRUE(allows(Right::pull, 3000U));
+  hold.count_down();
+  run_until([&] { return done == 2; });
+  EXPECT_TRUE(allows(Right::pull, 3000U));
+  EXPECT_FALSE(access_.restricted());
+}
+
+TEST_F(AccessTest, SaysForHowLongItKnows) {
+  load({.all = {.users = {"alice"}, .groups = {"docker"}}, .own = {}});
+  const auto until = [&](unsigned uid) {
+    std::optional<Instant> answer;
+    bool done = false;
+    asio::co_spawn(io_, access_.allows_until(Right::pull, Peer(uid), std::nullopt),
+                   [&](std::exception_ptr, std::optional<Instant> found) {
+                     answer = found;
+                     done = true;
+                   });
+    run_until([&] { return done; });
+    return answer;
+  };
+  EXPECT_EQ(until(1000), Instant::max());
+  const auto first = until(1002);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(*first, clock_.now() + 60s) << "groups are remembered for a minute";
+  clock_.advance(40s);
+  EXPECT_EQ(until(1002), first) << "and no longer, whoever asks meanwhile";
+}
+
+TEST_F(AccessTest, TellsWhoWasRefusedLately) {
+  load({.all = {.users = {"alice"}, .groups = {}}, .own = {}});
+  EXPECT_FALSE(allows(Right::pull, 1005U, "r"));
+  clock_.advance(5s);
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(allows(Right::look, Peer()));
+  for (unsigned uid = 5000; uid < 5020; ++uid) EXPECT_FALSE(allows(Right::pull, uid));
+  clock_.advance(5s);
+  EXPECT_FALSE(allows(Right::credential, 1005U));
+  const auto refused = access_.refused_lately();
+  ASSERT_EQ(refused.size(), 10U);
+  EXPECT_EQ(refused[0].user, Peer(1005U));
+  EXPECT_EQ(refused[0].times, 2U);
+  EXPECT_EQ(refused[0].right, Right::credential);
+  EXPECT_EQ(refused[0].registry, "");
+  EXPECT_EQ(refused[0].last, clock_.now());
 }
 
 TEST(Accounts, OfTheSystemKnowRootAndNotWhoIsNot) {

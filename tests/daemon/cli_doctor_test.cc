@@ -28,7 +28,7 @@ std::string lines(std::vector<std::string> steps, bool with_end = true) {
   return fake::answer(text);
 }
 
-constexpr const char* good =
+constexpr const char* fine =
     R"({"kind":"step","step":"challenge","subject":"r.example","state":"ok","seconds":0.012,)"
     R"("finding":"it asks for no credentials","tried":"GET https://r.example/v2/: 200"})";
 constexpr const char* bad =
@@ -71,7 +71,7 @@ class CliDoctor : public testing::Test, protected fake::ControlDaemon {
 };
 
 TEST_F(CliDoctor, ShowsEachStepAndWhatMendsIt) {
-  serve_walk(lines({good, bad}));
+  serve_walk(lines({fine, bad}));
   const Outcome outcome = run({"r.example/app:1"});
   EXPECT_THAT(outcome.out, HasSubstr("ok       challenge     r.example  12 ms\n"
                                      "         it asks for no credentials\n"
@@ -100,9 +100,9 @@ TEST_F(CliDoctor, EndsByWhatItFound) {
     EXPECT_EQ(outcome.status, kExitFailed) << outcome.out;
     return failed - 1;  // the listener
   };
-  EXPECT_EQ(status_of(lines({good, warning, unknown})), 0u);
-  EXPECT_EQ(status_of(lines({good, bad, bad})), 2u);
-  EXPECT_EQ(status_of(lines({good}, false)), 1u) << "an answer without an end is one";
+  EXPECT_EQ(status_of(lines({fine, warning, unknown})), 0u);
+  EXPECT_EQ(status_of(lines({fine, bad, bad})), 2u);
+  EXPECT_EQ(status_of(lines({fine}, false)), 1u) << "an answer without an end is one";
   EXPECT_EQ(status_of(fake::refusal("409 Conflict", "DENIED", "another one")), 1u);
 }
 

@@ -25,6 +25,8 @@ constexpr const char* kAnswer = R"({
  "repository":"library/app","reference":"1",
  "rule":{"name":"docker.io","number":4,"wildcard":false,"default":true,
          "upstream_repository":"docker-hub/library/app"},
+ "access":{"by":"registry.access","users":["nomad","1000"],"groups":["docker"],
+           "caller":{"uid":1001,"may_pull":false}},
  "identity":{"name":"vm","kind":"managed-identity","prefix":"library/"},
  "upstreams":[{"name":"docker.io","upstream":["https://contoso.azurecr.io"],"state":"throttled",
    "paused_seconds":42,"last_error":"it answered 429","last_error_class":"throttled",
@@ -52,6 +54,7 @@ TEST(Explanation, IsAPageForPeople) {
             R"(IMAGE  docker.io/library/app:1  (what "app:1" means)
   rule          [[registry]] docker.io, number 4, by name, the default
   repository    library/app (docker-hub/library/app upstream)
+  access        root, staithed's user, users nomad, 1000, groups docker ([registry.access])  not you, uid 1001
   identity      vm (managed-identity), the one for library/
 
 UPSTREAM

@@ -190,6 +190,25 @@ TEST(Status, WarnsOfWhatAPersonHasToRenewSoon) {
   EXPECT_THAT(render_status(status, colour), HasSubstr("\x1b[33mrenew: certificate"));
 }
 
+TEST(Status, TellsOfTheTlsListenersCertificate) {
+  json::value status = json::parse(kSample);
+  const auto shown = [&](const char* tls) {
+    status.get_object()["tls"] = json::parse(tls);
+    return render_status(status, Style{.columns = 0, .colour = true, .utf8 = false});
+  };
+  EXPECT_THAT(shown("null"), Not(HasSubstr("TLS")));
+  EXPECT_THAT(
+      bare(shown(R"({"expires_in_seconds":71020800,"near":false,"handshakes":12,"failed":0})")),
+      HasSubstr("\n  TLS certificate valid for 822d  12 handshakes  0 failed\n"));
+  EXPECT_THAT(shown(R"({"expires_in_seconds":86400,"near":true,"failed":3})"),
+              AllOf(HasSubstr("\x1b[33mTLS certificate ends in 1d: staithe setup --tls --apply"),
+                    HasSubstr("\x1b[33m3 failed")));
+  EXPECT_THAT(shown(R"({"expires_in_seconds":0,"near":true})"),
+              HasSubstr("\x1b[31mTLS certificate has ended: staithe setup --tls --apply"));
+  EXPECT_THAT(shown(R"({"expires_in_seconds":86400000,"fault":"it is gone"})"),
+              HasSubstr("\x1b[31mnot reloaded: it is gone"));
+}
+
 TEST(Status, FitsTheTerminal) {
   const json::value status = json::parse(kSample);
   for (std::size_t columns = 40; columns <= 200; ++columns) {
@@ -242,6 +261,7 @@ TEST(Status, EscapesWhatItIsGiven) {
   json::object& fill = status.at("fills").at(0).get_object();
   for (const char* key : {"digest", "registry", "repository"}) fill[key] = hostile;
   for (const char* key : {"version", "state"}) status.get_object()[key] = hostile;
+  status.get_object()["tls"] = json::object{{"expires_in_seconds", 1}, {"fault", hostile}};
   status.get_object()["listen"] = json::array{hostile};
   status.at("cache").get_object()["directory"] = hostile;
   status.at("cache").get_object()["mode"] = hostile;

@@ -81,7 +81,6 @@ struct AnotherValue {
 
 // What a running daemon needs to take a change of this key over, found out by changing it.
 std::string needed_for_a_change(const Option& option) {
-  if (option.availability == Availability::later) return "not in this version";
   Config running = everything();
   Config read = everything();
   store(option, target_in(read), std::visit(AnotherValue{option}, fetch(option, target_in(read))));
@@ -185,13 +184,6 @@ TEST(ConfigurationPage, ExplainsEveryKeyAndNoOther) {
       EXPECT_TRUE(find_option(table.name, key))
           << "there is no key " << key << " in " << table.name;
     }
-  }
-}
-
-TEST(ConfigurationPage, TellsTheUnavailableFromTheRest) {
-  for (const Option& option : options()) {
-    const std::string needed = needed_for_a_change(option);
-    EXPECT_EQ(option.availability == Availability::later, needed == "not in this version");
   }
 }
 

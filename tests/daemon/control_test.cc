@@ -10,6 +10,7 @@
 
 #include "daemon/status_page.h"
 #include "tests/fake/house.h"
+#include "tests/fake/web_callers.h"
 
 namespace staithe::daemon {
 namespace {
@@ -176,15 +177,17 @@ TEST_F(ControlTest, ShowsTheStatusAsAPageThatNobodyKeepsOrFrames) {
 TEST_F(ControlTest, ServesItsOwnPageAndNoOtherSites) {
   const auto asked = [&](const std::string& fields, const std::string& method = "GET",
                          const std::string& path = "/v1/status") {
-    return ask(method + " " + path + " HTTP/1.1\r\n" + fields +
-               "Content-Length: 2\r\nConnection: close\r\n\r\n{}")
+    return ask(method + " " + path + " HTTP/1.1\r\n" + fields + "Connection: close\r\n" +
+               (method == "POST" ? "Content-Length: 2\r\n\r\n{}" : "\r\n"))
         .status;
   };
   for (const char* fields :
        {"Host: localhost:8080\r\nSec-Fetch-Site: same-origin\r\n",
         "Host: localhost:8080\r\nSec-Fetch-Site: none\r\n", "Host: 127.0.0.1:8080\r\n",
-        "Host: [::1]:8080\r\n", "Host: staithe\r\n", "Host: \r\n"})
+        "Host: [::1]:8080\r\n", "Host: staithe\r\n"})
     EXPECT_EQ(asked(fields), 200) << fields;
+  EXPECT_EQ(asked("Host: \r\n"), 400);
+  EXPECT_EQ(asked(""), 400);
   for (const char* fields :
        {"Host: evil.example\r\n", "Host: evil.example:8080\r\nSec-Fetch-Site: same-origin\r\n",
         "Host: 192.0.2.1\r\n", "Host: [2001:db8::1]\r\n",
@@ -204,6 +207,43 @@ TEST_F(ControlTest, ServesItsOwnPageAndNoOtherSites) {
   EXPECT_EQ(asked(link + "Sec-Fetch-Dest: iframe\r\n", "GET", "/"), 403);
   EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\n", "GET", "/v1/status"), 403);
   EXPECT_EQ(asked(link + "Sec-Fetch-Dest: document\r\nOrigin: null\r\n", "POST", "/"), 403);
+}
+
+// Hosts and browsers' marks, each with each. Programs may call the socket anything that is no name
+// of the world's.
+TEST_F(ControlTest, IsNoHandOfOtherSitesHoweverTheyCallIt) {
+  proxy::Server server(house_.io.get_executor(),
+                       {.connections = 10, .connection = {.body_bytes = 1000}}, control_,
+                       house_.store.disk_pool());
+  server.listen(*proxy::ListenAddress::parse("127.0.0.1:0"), 0);
+  server.start();
+  struct Asked {
+    std::string method, target;
+    int status;  // for who is welcome
+  };
+  const std::vector<Asked> asked = {{"GET", "/v1/status", 200},
+                                    {"HEAD", "/", 200},
+                                    {"POST", "/v1/reload", 200},
+                                    {"OPTIONS", "/v1/status", 405}};
+  std::vector<std::string> methods;
+  for (const Asked& one : asked) methods.push_back(one.method);
+  for (const fake::WebCaller& caller : fake::web_callers()) {
+    std::string text;
+    for (const Asked& one : asked) {
+      text += one.method + " " + one.target + " HTTP/1.1\r\n" + caller.fields;
+      text += &one == &asked.back() ? "Connection: close\r\n\r\n" : "\r\n";
+    }
+    const Answer all = house_.run(house_.ask_at(server.addresses().front(), text));
+    const auto answers = fake::answers_in(all.head + "\r\n" + all.body, methods);
+    ASSERT_EQ(answers.size(), caller.is_well_formed ? asked.size() : 1) << caller.fields;
+    const bool welcome = (caller.is_loopback || !caller.has_dot) && !caller.is_cross_site;
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const int expected = !caller.is_well_formed ? 400 : welcome ? asked[i].status : 403;
+      ASSERT_EQ(answers[i].status, expected) << asked[i].target << '\n' << caller.fields;
+      ASSERT_EQ(answers[i].head.find("Access-Control"), std::string::npos);
+    }
+  }
+  house_.run(server.stop());
 }
 
 TEST_F(ControlTest, TellsTheEffectiveConfiguration) {

@@ -1,34 +1,15 @@
-// The control socket's credentials, over a real socket and with callers of other users.
-#include "daemon/credentials.h"
-
-#include <fcntl.h>
+// What the control socket hands out, to whom, and what it refuses.
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <cstdio>
-#include <filesystem>
-#include <map>
-#include <memory>
 #include <random>
-#include <string>
-#include <vector>
 
-#include "cache/log.h"
-#include "daemon/control.h"
-#include "proxy/auth/secret.h"
-#include "tests/fake/house.h"
-#include "tests/fake/other_user.h"
+#include "tests/daemon/credentials_case.h"
 
 namespace staithe::daemon {
 namespace {
 
-namespace json = boost::json;
-namespace auth = proxy::auth;
-using fake::House;
 using fake::OtherUser;
 using testing::AllOf;
 using testing::ElementsAre;
@@ -38,232 +19,6 @@ using testing::StartsWith;
 
 constexpr unsigned somebody = 54321;
 constexpr const char* guid = "8d3f4b1e-0000-4000-8000-0123456789ab";
-
-// What the authorizers of one identity do.
-struct Part {
-  std::string username = "00000000-0000-0000-0000-000000000000";
-  std::shared_ptr<const auth::Secret> secret = {};
-  bool identity_token = false;
-  bool renewable = true;
-  std::optional<std::chrono::seconds> expires_in = std::chrono::seconds(9000);
-  std::optional<Error> error = {};
-  std::vector<auth::Ending> endings = {};
-  std::optional<Error> last_error = {};
-  fake::Gate* gate = nullptr;  // before a renewal ends
-  int logins = 0;
-  int renewals = 0;
-};
-
-class Played final : public auth::Authorizer {
- public:
-  explicit Played(Part& part) : part_(part) {}
-  asio::awaitable<auth::Authorization> for_pull(std::string) override { co_return nullptr; }
-  bool refused(const std::string&, const auth::Authorization&, const proxy::Headers&) override {
-    return false;
-  }
-  bool forbidden(const auth::Authorization&) override { return false; }
-  asio::awaitable<auth::Login> login() override {
-    ++part_.logins;
-    if (part_.error) throw Failure(*part_.error);
-    co_return auth::Login{.username = part_.username,
-                          .secret = part_.secret,
-                          .identity_token = part_.identity_token,
-                          .renewable = part_.renewable,
-                          .expires_in = part_.expires_in};
-  }
-  std::string login_name() const override { return part_.username; }
-  asio::awaitable<std::string> probe(auth::Part, std::string) override { co_return ""; }
-  asio::awaitable<void> renew() override {
-    ++part_.renewals;
-    if (part_.gate) co_await part_.gate->pass();
-    if (part_.error) throw Failure(*part_.error);
-  }
-  std::vector<auth::TokenStatus> tokens() const override { return {}; }
-  std::vector<auth::Ending> endings() const override { return part_.endings; }
-  std::optional<Error> last_error() const override { return part_.last_error; }
-
- private:
-  Part& part_;
-};
-
-std::shared_ptr<const auth::Secret> secret(std::string_view text) {
-  return std::make_shared<const auth::Secret>(text);
-}
-
-constexpr const char* kConfig = R"(
-[[registry]]
-name = "*.azurecr.io"
-identity = "vm"
-[[registry]]
-name = "contoso.azurecr.io"
-identity = "vm"
-[[registry.identity_for]]
-prefix = "team-a/"
-identity = "a"
-[[registry]]
-name = "docker.io"
-identity = "hub"
-[[registry.identity_for]]
-prefix = "library/"
-identity = "official"
-[[registry]]
-name = "quay.io"
-[identity.vm]
-kind = "managed-identity"
-[identity.a]
-kind = "managed-identity"
-[identity.official]
-kind = "docker-config"
-file = "/c"
-[identity.hub]
-kind = "basic"
-username = "me"
-password_file = "/p"
-)";
-
-class CredentialsTest : public testing::Test {
- protected:
-  CredentialsTest() {
-    parts_["vm"].secret = secret("refresh-of-vm");
-    parts_["a"].secret = secret("refresh-of-a");
-    parts_["official"].secret = secret("official-password");
-    parts_["hub"] = Part{.username = "me",
-                         .secret = secret("hub-password"),
-                         .renewable = false,
-                         .expires_in = std::nullopt};
-    parts_[""] = Part{.username = "", .error = Error{Errc::not_found, "used anonymously"}};
-    std::string directory = std::filesystem::temp_directory_path() / "staithe-credentials-XXXXXX";
-    directory_ = ::mkdtemp(directory.data());
-    std::filesystem::permissions(directory_, std::filesystem::perms(0755));
-    house_.run(access_.load({}));
-    server_.listen(*proxy::ListenAddress::parse(address()), 0666);
-    server_.start();
-  }
-  ~CredentialsTest() override {
-    house_.run(server_.stop());
-    house_.run(tasks_.join());
-    std::filesystem::remove_all(directory_);
-  }
-
-  std::string address() const { return "unix:" + (directory_ / "control.sock").string(); }
-
-  static std::string request(const std::string& method, const std::string& path,
-                             const std::string& body) {
-    return method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
-           std::to_string(body.size()) + "\r\n\r\n" + body;
-  }
-  // The status line, the head and the body.
-  std::string ask_as(unsigned uid, const std::string& method, const std::string& path,
-                     const std::string& body = {}) {
-    OtherUser user(uid, [&](OtherUser::End& end) {
-      end.tell(fake::talk(address(), request(method, path, body)));
-    });
-    return house_.run(user.all_told(house_.io.get_executor()));
-  }
-  std::string post(const std::string& path, const std::string& body) {
-    return ask_as(::geteuid(), "POST", path, body);
-  }
-  static int status_of(const std::string& answer) {
-    return answer.size() > 12 ? std::atoi(answer.c_str() + 9) : 0;
-  }
-  static json::object body_of(const std::string& answer) {
-    boost::system::error_code error;
-    const json::value value = json::parse(answer.substr(answer.find("\r\n\r\n") + 4), error);
-    EXPECT_FALSE(error) << answer;
-    return value.is_object() ? value.get_object() : json::object();
-  }
-  // "404 NOT_MANAGED sentence"
-  static std::string error_of(const std::string& answer) {
-    const json::object body = body_of(answer);
-    const auto& error = body.at("errors").at(0);
-    return std::to_string(status_of(answer)) + " " + std::string(error.at("code").as_string()) +
-           " " + std::string(error.at("message").as_string());
-  }
-
-  proxy::Registry::MakeUpstream make_upstream() {
-    return [this](const std::string& name, const proxy::RegistrySettings&,
-                  const std::string& identity) {
-      proxy::Url base = *proxy::Url::parse("https://" + name);
-      const proxy::RedirectPolicy redirects{
-          .registry = base.origin(), .data_hosts = {}, .acr_suffixes = {}};
-      return std::make_unique<proxy::Upstream>(house_.io.get_executor(),
-                                               proxy::Upstream::Settings{.base = std::move(base),
-                                                                         .prefix = {},
-                                                                         .ca_file = {},
-                                                                         .redirects = redirects,
-                                                                         .max_connections = 4,
-                                                                         .limits = {}},
-                                               std::make_unique<Played>(parts_[identity]),
-                                               house_.upstream, house_.clock);
-    };
-  }
-  Credentials::Doors doors() {
-    return {.service_account =
-                [this](proxy::RegistryPtr registry, auth::ServiceAccount account) {
-                  return serve_account(std::move(registry), std::move(account));
-                },
-            .sign_in =
-                [this](proxy::RegistryPtr registry, auth::Secret token) {
-                  return sign_in(std::move(registry), std::move(token));
-                },
-            .sign_out = [this](proxy::RegistryPtr registry) { return sign_out(registry); }};
-  }
-  asio::awaitable<auth::Login> serve_account(proxy::RegistryPtr registry,
-                                             auth::ServiceAccount account) {
-    doors_used_.push_back(registry->name() + " " + account.client_id + " " + account.tenant_id +
-                          " " + std::to_string(account.token.size_bytes()));
-    co_return auth::Login{
-        .username = "pod", .secret = secret("refresh-of-pod"), .expires_in = std::nullopt};
-  }
-  asio::awaitable<auth::Identities::SignIn> sign_in(proxy::RegistryPtr registry,
-                                                    auth::Secret token) {
-    doors_used_.push_back(registry->name() + " " + std::to_string(token.size_bytes()));
-    if (token.reveal() == "ended") throw Failure(Errc::bad_request, "this token has ended");
-    co_return auth::Identities::SignIn{"refresh", std::chrono::seconds(10700)};
-  }
-  asio::awaitable<bool> sign_out(proxy::RegistryPtr registry) {
-    doors_used_.push_back(registry->name());
-    co_return registry->name() == "contoso.azurecr.io";
-  }
-
-  House house_;
-  const Config config_ = *parse_config(kConfig, "staithe.toml", Environment());
-  TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
-  std::map<std::string, Part> parts_;
-  std::vector<std::string> doors_used_;
-  Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
-  proxy::Registries registries_{config_.proxy.registries, make_upstream()};
-  Credentials credentials_{{.loop = house_.io.get_executor(),
-                            .config = config_,
-                            .registries = registries_,
-                            .access = access_,
-                            .tasks = tasks_,
-                            .doors = doors()}};
-  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
-  Warmer warmer_{{.clock = house_.clock,
-                  .store = house_.store,
-                  .registries = house_.registries,
-                  .proxy = house_.proxy,
-                  .fills = house_.fills}};
-  WarmControl warm_{{.warmer = warmer_, .access = access_}};
-  Control control_{{.config = config_,
-                    .clock = house_.clock,
-                    .store = house_.store,
-                    .proxy = house_.proxy,
-                    .registries = registries_,
-                    .fills = house_.fills,
-                    .access = access_,
-                    .credentials = credentials_,
-                    .verifier = verifier_,
-                    .warm = warm_,
-                    .warm_status = [] { return boost::json::object(); },
-                    .reload = [] { return Faults(); }}};
-  std::filesystem::path directory_;
-  proxy::Server server_{house_.io.get_executor(),
-                        {.connections = 100, .connection = {.body_bytes = 64 * 1024}},
-                        control_,
-                        house_.store.disk_pool()};
-};
 
 TEST_F(CredentialsTest, AreHandedOutAsTheContractHasThem) {
   EXPECT_EQ(body_of(post("/v1/credential", R"({"registry":"contoso.azurecr.io"})")),
@@ -349,7 +104,7 @@ TEST_F(CredentialsTest, GoToRootAndTheOwnUserAndThoseWhoAreNamed) {
   for (const Row& row : {Row{{}, 200, 403, 403, 403, 403},
                          Row{{.users = {uid}, .groups = {}}, 200, 200, 200, 200, 403},
                          Row{{.users = {"1"}, .groups = {}}, 403, 403, 403, 403, 403}}) {
-    house_.run(access_.load(row.access));
+    house_.run(access_.load({.all = row.access}));
     EXPECT_EQ(status_of(ask_as(somebody, "GET", "/v1/status")), row.status);
     EXPECT_EQ(status_of(ask_as(somebody, "GET", "/v1/credentials")), row.list);
     EXPECT_EQ(status_of(ask_as(somebody, "POST", "/v1/credential", pull)), row.pull);
@@ -365,6 +120,40 @@ TEST_F(CredentialsTest, GoToRootAndTheOwnUserAndThoseWhoAreNamed) {
   EXPECT_THAT(error_of(ask_as(somebody, "POST", "/v1/credential", pull)),
               AllOf(StartsWith("403 DENIED "), HasSubstr("access.users")));
   EXPECT_THAT(ask_as(somebody, "POST", "/v1/credential", pull), Not(HasSubstr("refresh-of")));
+}
+
+// [registry.access]: the lists of one registry decide for it, those of all for the others.
+TEST_F(CredentialsTest, OfARegistryGoToWhomItsOwnListsName) {
+  if (!OtherUser::possible()) GTEST_SKIP() << "needs root, to become another user";
+  const auto ask = [](const char* registry) {
+    return std::string(R"({"registry":")") + registry + R"("})";
+  };
+  const proxy::AccessSettings him{.users = {std::to_string(somebody)}, .groups = {}};
+  const proxy::AccessSettings another{.users = {"1"}, .groups = {}};
+  const auto status_for = [&](const char* path, const char* registry) {
+    return status_of(ask_as(somebody, "POST", path, ask(registry)));
+  };
+  for (const auto& [lists, hub, acr] :
+       {std::tuple(AccessLists{.all = another, .own = {{"docker.io", him}}}, true, false),
+        std::tuple(AccessLists{.all = {}, .own = {{"docker.io", him}}}, true, false),
+        std::tuple(AccessLists{.all = him, .own = {{"docker.io", another}}}, false, true),
+        std::tuple(AccessLists{.all = him, .own = {{"docker.io", {}}}}, false, true)}) {
+    house_.run(access_.load(lists));
+    EXPECT_EQ(status_for("/v1/credential", "docker.io"), hub ? 200 : 403);
+    EXPECT_EQ(status_for("/v1/credential", "contoso.azurecr.io"), acr ? 200 : 403);
+    EXPECT_EQ(status_for("/v1/renew", "docker.io"), hub ? 200 : 403);
+    EXPECT_EQ(status_for("/v1/renew", "contoso.azurecr.io"), acr ? 200 : 403);
+    // Lists have what he may have of it, and no more.
+    const std::string all = ask_as(somebody, "GET", "/v1/credentials");
+    EXPECT_EQ(all.contains("docker.io"), hub) << all;
+    EXPECT_EQ(all.contains("contoso.azurecr.io"), acr) << all;
+    const std::string renewed = ask_as(somebody, "POST", "/v1/renew", "{}");
+    EXPECT_EQ(renewed.contains("docker.io"), hub) << renewed;
+    EXPECT_EQ(renewed.contains("contoso.azurecr.io"), acr) << renewed;
+  }
+  house_.run(access_.load({.all = him, .own = {{"docker.io", another}}}));
+  EXPECT_THAT(error_of(ask_as(somebody, "POST", "/v1/credential", ask("docker.io"))),
+              AllOf(StartsWith("403 DENIED "), HasSubstr("[registry.access]")));
 }
 
 TEST_F(CredentialsTest, OfAServiceAccountAreThoseOfThePod) {
@@ -536,128 +325,6 @@ TEST_F(CredentialsTest, SurviveRandomRequests) {
     const int status = status_of(post("/v1/credential", body));
     EXPECT_TRUE(status == 200 || status == 400 || status == 404) << status << " " << body;
   }
-}
-
-// ---- what is left behind ------------------------------------------------------------------------
-
-TEST_F(CredentialsTest, AreInNoLog) {
-  std::FILE* const file = std::tmpfile();
-  log::start({.level = log::Level::trace, .format = log::Format::json, .fd = ::fileno(file)});
-  parts_["vm"].secret = secret("swordfish-password");
-  post("/v1/credential", R"({"registry":"contoso.azurecr.io"})");
-  post("/v1/credential", R"({"registry":"contoso.azurecr.io","purpose":"expose-token"})");
-  post("/v1/login", R"({"registry":"contoso.azurecr.io","token":"swordfish-token"})");
-  post("/v1/login?token=swordfish-query", R"({"registry":"contoso.azurecr.io","x":"swordfish"})");
-  post("/v1/credential", std::string(R"({"registry":"contoso.azurecr.io",)") +
-                             R"("service_account_token":"swordfish.a.b","client_id":")" + guid +
-                             R"(","tenant_id":")" + guid + R"("})");
-  log::stop();
-  std::string text(1 << 20, '\0');
-  std::rewind(file);
-  text.resize(std::fread(text.data(), 1, text.size(), file));
-  std::fclose(file);
-  EXPECT_THAT(text, HasSubstr("registry token shown"));
-  EXPECT_THAT(text, HasSubstr("signed in"));
-  EXPECT_THAT(text, HasSubstr("control request"));
-  EXPECT_THAT(text, Not(HasSubstr("swordfish")));
-}
-
-// How often `text`, given backwards so that it stands nowhere itself, is in this process's memory.
-std::size_t occurrences(const std::string& backwards) {
-  static std::vector<char> window(1 << 20);
-  std::size_t found = 0;
-  const int memory = ::open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-  std::FILE* const maps = std::fopen("/proc/self/maps", "r");
-  char line[512];
-  while (std::fgets(line, sizeof line, maps)) {
-    unsigned long begin = 0;
-    unsigned long end = 0;
-    char rights[5] = {};
-    if (std::sscanf(line, "%lx-%lx %4s", &begin, &end, rights) != 3 || rights[1] != 'w') continue;
-    // Windows overlap, so that nothing is missed at their edges.
-    for (unsigned long at = begin; at < end; at += window.size() - backwards.size()) {
-      const auto wanted = std::min<std::size_t>(window.size(), end - at);
-      const ssize_t got = ::pread(memory, window.data(), wanted, static_cast<off_t>(at));
-      for (ssize_t i = 0; i + static_cast<ssize_t>(backwards.size()) <= got; ++i) {
-        const char* const here = window.data() + i;
-        const auto* const real = reinterpret_cast<const char*>(at) + i;
-        if (real >= window.data() && real < window.data() + window.size()) continue;
-        if (std::equal(backwards.rbegin(), backwards.rend(), here)) ++found;
-      }
-    }
-  }
-  std::fill(window.begin(), window.end(), '\0');
-  std::fclose(maps);
-  ::close(memory);
-  return found;
-}
-
-std::string turned(std::string text) {
-  std::ranges::reverse(text);
-  return text;
-}
-
-TEST_F(CredentialsTest, AreNowhereInMemoryOnceTheyAreSent) {
-#if __has_feature(address_sanitizer)
-  GTEST_SKIP() << "the sanitizer's shadow is terabytes, and it keeps what was freed";
-#endif
-  // Both are made at run time, so that neither is a constant of this program.
-  const std::string sent = "dnes-" + std::to_string(::getpid()) + "-ecno-nekot-a-si-siht";
-  const std::string given = "nevig-" + std::to_string(::getpid()) + "-ecno-drowssap-a-si-siht";
-  {
-    std::string plain = turned(given);
-    parts_["vm"].secret = secret(plain);
-    EXPECT_GE(occurrences(given), 1u) << "the search itself finds what is there";
-    auth::wipe(plain);
-  }
-  // The other process builds the request and looks at the answer, and tells only whether it is
-  // right.
-  const auto ask = [&](const std::string& path, const std::string& before,
-                       const std::string& expected_backwards) {
-    OtherUser user(::geteuid(), [&](OtherUser::End& end) {
-      const std::string answer =
-          fake::talk(address(), request("POST", path, before + turned(sent) + "\"}"));
-      end.tell(answer.contains(turned(expected_backwards)) ? "right" : "wrong");
-    });
-    return house_.run(user.all_told(house_.io.get_executor()));
-  };
-  EXPECT_EQ(ask("/v1/login", R"({"registry":"contoso.azurecr.io","token":")", "hserfer"), "right");
-  EXPECT_EQ(ask("/v1/credential",
-                std::string(R"({"registry":"contoso.azurecr.io","client_id":")") + guid +
-                    R"(","tenant_id":")" + guid + R"(","service_account_token":")",
-                "dop-fo-hserfer"),
-            "right");
-  EXPECT_EQ(ask("/v1/login", R"({"registry":"contoso.azurecr.io","other":")", "dleif"), "right");
-  OtherUser user(::geteuid(), [&](OtherUser::End& end) {
-    const std::string answer = fake::talk(
-        address(), request("POST", "/v1/credential", R"({"registry":"contoso.azurecr.io"})"));
-    end.tell(answer.contains(turned(given)) ? "right" : "wrong");
-  });
-  EXPECT_EQ(house_.run(user.all_told(house_.io.get_executor())), "right");
-  parts_["vm"].secret.reset();
-  EXPECT_EQ(occurrences(sent), 0u);
-  EXPECT_EQ(occurrences(given), 0u);
-}
-
-TEST_F(CredentialsTest, StandInStatusByTheirEndsAndFailures) {
-  parts_["vm"].endings = {
-      {"certificate /etc/staithe/sp.pem", std::chrono::hours(24), std::chrono::hours(24 * 14)},
-      {"client secret", std::chrono::hours(24 * 100), std::chrono::hours(24 * 14)}};
-  parts_["vm"].last_error = Error{Errc::unreachable, "step, cause, remedy"};
-  post("/v1/credential", R"({"registry":"contoso.azurecr.io"})");
-  const json::object status = body_of(ask_as(::geteuid(), "GET", "/v1/status"));
-  const json::object& registry = status.at("registries").at(0).as_object();
-  EXPECT_EQ(registry.at("name").as_string(), "contoso.azurecr.io");
-  EXPECT_EQ(registry.at("credentials"),
-            (json::array{
-                json::object{{"what", "certificate /etc/staithe/sp.pem"},
-                             {"expires_in_seconds", 86400},
-                             {"near", true}},
-                json::object{
-                    {"what", "client secret"}, {"expires_in_seconds", 8640000}, {"near", false}}}));
-  EXPECT_EQ(registry.at("last_error").as_string(), "step, cause, remedy");
-  EXPECT_EQ(registry.at("last_error_class").as_string(), "unreachable");
-  EXPECT_THAT(std::string(status.at("secret_memory").as_string()), HasSubstr("locked"));
 }
 
 }  // namespace

@@ -58,13 +58,25 @@ TEST(DoctorListeners, KnowWhatLeadsToThem) {
   EXPECT_EQ(listeners.judge("127.0.0.1:5050/docker.io"), Leads::here);
   EXPECT_EQ(listeners.judge("http://localhost:5050"), Leads::here);
   EXPECT_EQ(listeners.judge("http://[::1]:5051"), Leads::here);
-  EXPECT_EQ(listeners.judge("https://127.0.0.1:5050"), Leads::wrong_way);
+  EXPECT_EQ(listeners.judge("https://127.0.0.1:5050"), Leads::no_tls);
   EXPECT_EQ(listeners.judge("http://127.0.0.1:5000"), Leads::nowhere);
   EXPECT_EQ(listeners.judge("http://[::1]:5050"), Leads::nowhere);
   EXPECT_EQ(listeners.judge("https://mirror.example"), Leads::elsewhere);
   EXPECT_EQ(listeners.judge("not a url at all"), Leads::elsewhere);
   EXPECT_EQ(listeners.shown(), "127.0.0.1:5050");
   EXPECT_TRUE(DoctorListeners({"unix:/run/x.sock"}).empty());
+}
+
+TEST(DoctorListeners, KnowWhoSpeaksTls) {
+  const DoctorListeners listeners({"tls:127.0.0.1:5443", "127.0.0.1:5050"});
+  EXPECT_EQ(listeners.judge("https://localhost:5443"), Leads::here_by_tls);
+  EXPECT_EQ(listeners.judge("https://127.0.0.1:5443"), Leads::here_by_tls);
+  EXPECT_EQ(listeners.judge("localhost:5443/docker.io"), Leads::here_by_tls);
+  EXPECT_EQ(listeners.judge("http://localhost:5443"), Leads::no_plain);
+  EXPECT_EQ(listeners.judge("https://127.0.0.1:5050"), Leads::no_tls);
+  EXPECT_EQ(listeners.judge("https://127.0.0.1:5444"), Leads::nowhere);
+  EXPECT_EQ(listeners.shown(), "127.0.0.1:5050") << "as nearly all clients are told";
+  EXPECT_FALSE(DoctorListeners({"tls:127.0.0.1:5443"}).empty());
 }
 
 TEST_F(DoctorClients, ThatAreNotInstalledAreNoTrouble) {
@@ -78,6 +90,33 @@ TEST_F(DoctorClients, ContainerdOfBothGenerationsLeadsHere) {
     const DoctorStep step = only();
     EXPECT_EQ(step.state, StepState::ok) << step.finding;
     EXPECT_THAT(step.finding, HasSubstr("contoso.azurecr.io"));
+  }
+}
+
+// What staithe setup --tls leaves behind is no trouble, nor is a mirror that is asked by TLS.
+TEST_F(DoctorClients, MayBeToldOfTheTlsListener) {
+  const DoctorListeners both({"127.0.0.1:5050", "tls:127.0.0.1:5443"});
+  containerd("/etc/containerd/certs.d");
+  hosts("containerd", "localhost:5443", "https://localhost:5443", "ca = \"/x.pem\"\n");
+  hosts("containerd", "contoso.azurecr.io", "https://localhost:5443", "ca = \"/x.pem\"\n");
+  write("usr/bin/podman", "");
+  const auto mirror = [&](const std::string& location, const std::string& more) {
+    write("etc/containers/registries.conf",
+          "[[registry]]\nlocation = \"contoso.azurecr.io\"\n[[registry.mirror]]\nlocation = \"" +
+              location + "/contoso.azurecr.io\"\n" + more);
+  };
+  mirror("localhost:5443", "");
+  for (const DoctorStep& step : examine_clients(root_, both, {"contoso.azurecr.io"})) {
+    EXPECT_EQ(step.state, StepState::ok) << step.subject << ": " << step.finding;
+    if (step.subject == "containerd") {
+      EXPECT_THAT(step.finding, HasSubstr("images named localhost:5443/REGISTRY/IMAGE"));
+    }
+  }
+  hosts("containerd", "contoso.azurecr.io", "http://localhost:5443");
+  mirror("localhost:5050", "");
+  for (const DoctorStep& step : examine_clients(root_, both, {"contoso.azurecr.io"})) {
+    EXPECT_EQ(step.state, StepState::failed) << step.subject;
+    EXPECT_THAT(step.mend, HasSubstr(step.subject == "podman" ? "insecure = true" : "https://"));
   }
 }
 

@@ -2,15 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <thread>
 
 #include "daemon/doctor_disk.h"
 #include "daemon/doctor_walk.h"
@@ -19,82 +13,6 @@ namespace staithe::daemon {
 namespace {
 
 using testing::HasSubstr;
-
-// A port of loopback that somebody listens on; what it says is `answer`, to one caller.
-class Port {
- public:
-  explicit Port(std::string answer) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(::bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    EXPECT_EQ(::listen(fd_, 1), 0);
-    socklen_t size = sizeof address;
-    ::getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    number_ = ntohs(address.sin_port);
-    if (answer.empty()) return;
-    thread_ = std::thread([this, answer = std::move(answer)] {
-      const int client = ::accept(fd_, nullptr, nullptr);
-      char question[4096];
-      (void)!::recv(client, question, sizeof question, 0);
-      (void)!::send(client, answer.data(), answer.size(), MSG_NOSIGNAL);
-      ::close(client);
-    });
-  }
-  ~Port() {
-    if (thread_.joinable()) thread_.join();
-    ::close(fd_);
-  }
-  Port(const Port&) = delete;
-  Port& operator=(const Port&) = delete;
-  unsigned number() const { return number_; }
-  std::string address() const { return "127.0.0.1:" + std::to_string(number_); }
-
- private:
-  int fd_;
-  unsigned number_ = 0;
-  std::thread thread_;
-};
-
-TEST(DoctorListener, IsStaithedByWhatItAnswers) {
-  const Port ours("HTTP/1.1 200 OK\r\nCache-Status: staithe\r\nContent-Length: 2\r\n\r\n{}");
-  const ListenerFinding answer = ask_listener(ours.address());
-  EXPECT_TRUE(answer.is_staithed);
-  EXPECT_EQ(answer.status, 200);
-  EXPECT_EQ(listener_step(ours.address(), answer, true, "").state, StepState::ok);
-  EXPECT_EQ(listener_step(ours.address(), answer, false, "").state, StepState::warning);
-}
-
-TEST(DoctorListener, OfAnotherProgramIsAFailureWithItsName) {
-  for (const char* said : {"HTTP/1.0 501 Nothing\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n"}) {
-    const Port other(said);
-    const ListenerFinding answer = ask_listener(other.address());
-    EXPECT_FALSE(answer.is_staithed);
-    const DoctorStep step = listener_step(other.address(), answer, false, "sshd (pid 7)");
-    EXPECT_EQ(step.state, StepState::failed);
-    EXPECT_THAT(step.finding, HasSubstr("sshd (pid 7)"));
-    EXPECT_THAT(step.mend, HasSubstr("listen.registry"));
-  }
-}
-
-TEST(DoctorListener, ThatNobodyHasIsATroubleOnlyIfStaithedRuns) {
-  ListenerFinding refused{.error = ECONNREFUSED};
-  EXPECT_EQ(listener_step("127.0.0.1:5050", refused, true, "").state, StepState::failed);
-  EXPECT_EQ(listener_step("127.0.0.1:5050", refused, false, "").state, StepState::skipped);
-  EXPECT_EQ(ask_listener("unix:/nonexistent.sock").error, ENOENT);
-}
-
-TEST(DoctorListener, ThatSaysNothingIsNotWaitedForLong) {
-  const Port silent("");
-  EXPECT_EQ(ask_listener(silent.address(), std::chrono::milliseconds(50)).error, ETIMEDOUT);
-}
-
-TEST(DoctorListener, WhoHasAPortIsFoundOut) {
-  const Port ours("");
-  EXPECT_THAT(who_listens("/", ours.number()),
-              HasSubstr("(pid " + std::to_string(::getpid()) + ")"));
-  EXPECT_EQ(who_listens("/nonexistent", ours.number()), "");
-}
 
 DoctorStep unit(const std::string& text) { return unit_step(parse_unit(text)); }
 

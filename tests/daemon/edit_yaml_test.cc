@@ -66,6 +66,14 @@ TEST(EditYaml, RefusesFormsThatItDoesNotKnow) {
     EXPECT_THAT(add(text), HasSubstr("refused: line ")) << text;
 }
 
+// Found by fuzzing: such a file would have got its mirrors twice, or, with a carriage return at its
+// end, could not have been edited again.
+TEST(EditYaml, RefusesControlCharacters) {
+  for (const char* text :
+       {"# a\rmirrors:\n", "a: 1\r\r\n", "a: \x01\n", "a: 1\n \x1a", "a: 1\r\n \r"})
+    EXPECT_THAT(add(text), HasSubstr("a control character")) << text;
+}
+
 TEST(EditYaml, KeepsTheLineEndsOfTheFile) {
   EXPECT_EQ(add("mirrors:\r\n"),
             "mirrors:\r\n  \"docker.io\":\r\n    endpoint:\r\n"

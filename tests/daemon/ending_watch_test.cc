@@ -120,6 +120,20 @@ TEST_F(EndingWatchTest, ASignInMayEndAfterItsRegistryHasGone) {
   EXPECT_THAT(logged(), HasSubstr("sign-in ended"));
 }
 
+TEST_F(EndingWatchTest, SaysWhatHelpsWhereThatIsNotANewOneInItsPlace) {
+  held_ = {{.what = "secret /s", .expires_in = 24h, .warns_ahead = 30 * 24h},
+           {.what = "certificate of listen.tls_file",
+            .expires_in = 48h,
+            .warns_ahead = 30 * 24h,
+            .remedy = "make another"}};
+  watch_.look();
+  const std::string text = logged();
+  EXPECT_THAT(text, HasSubstr("certificate of listen.tls_file ends in 2 days: make another\""));
+  EXPECT_THAT(text,
+              HasSubstr("secret /s ends in 24 hours: put a new one in its place before, which "
+                        "is seen at once"));
+}
+
 TEST_F(EndingWatchTest, OfWhatHasEndedIsAnError) {
   held_ = {{"secret in /etc/staithe/secret", -5s, 30 * 24h}};
   watch_.look();

@@ -51,8 +51,14 @@ class ExplainerTest : public testing::Test {
     EXPECT_EQ(house_.get("/v2/r.example/app/blobs/" + digest.to_string()).status, 200);
     house_.run_until_true([&] { return house_.store.object(digest) != nullptr; });
   }
+  void load(AccessLists lists) { house_.run(access_.load(std::move(lists))); }
+  json::object access_of(proxy::Peer caller) {
+    const auto answer =
+        house_.run(explainer_.explain(*parse_image_name("r.example/app:1"), caller));
+    return answer.at("access").as_object();
+  }
   json::object explain(const std::string& name) {
-    return house_.run(explainer_.explain(*parse_image_name(name)));
+    return house_.run(explainer_.explain(*parse_image_name(name), proxy::Peer(::geteuid())));
   }
   static std::vector<std::string> asks(const json::object& answer) {
     std::vector<std::string> texts;
@@ -127,6 +133,24 @@ TEST_F(ExplainerTest, SaysWhatHasToBeProvedYet) {
   EXPECT_THAT(asks(explain("r.example/app:1")),
               ElementsAre("HEAD manifests/1", "GET blobs/" + digest_of("{}").to_string(),
                           "HEAD blobs/" + digest.to_string()));
+}
+
+TEST_F(ExplainerTest, SaysWhoMayPullAndWhetherTheOneWhoAsksMay) {
+  load({});
+  EXPECT_EQ(json::serialize(access_of(proxy::Peer(4000U))),
+            R"({"by":null,"users":[],"groups":[],"caller":{"uid":4000,"may_pull":true}})");
+  std::vector<proxy::RegistrySettings> settings = house_.registries.configured();
+  settings.front().access = proxy::AccessSettings{.users = {"4000"}, .groups = {"4100"}};
+  house_.registries.replace(settings, true);
+  load({.all = {}, .own = {{"r.example", *settings.front().access}}});
+  EXPECT_EQ(json::serialize(access_of(proxy::Peer(4000U))),
+            R"({"by":"registry.access","users":["4000"],"groups":["4100"],)"
+            R"("caller":{"uid":4000,"may_pull":true}})");
+  EXPECT_EQ(json::serialize(access_of(proxy::Peer(4001U)).at("caller")),
+            R"({"uid":4001,"may_pull":false})");
+  EXPECT_EQ(json::serialize(access_of(proxy::Peer()).at("caller")),
+            R"({"uid":null,"may_pull":false})");
+  EXPECT_EQ(access_.denied(), 0U) << "a question is no attempt";
 }
 
 TEST_F(ExplainerTest, ANameWithoutARuleListsTheRules) {

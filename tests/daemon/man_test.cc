@@ -125,7 +125,7 @@ std::string keys_text() {
   for (const Table& table : tables()) {
     std::string keys;
     for (const Option& option : options()) {
-      if (option.table != table.name || option.availability == Availability::later) continue;
+      if (option.table != table.name) continue;
       const std::string value(option.standard.empty() ? option.example : option.standard);
       keys += ".TP\n\\fB" + roff(option.key) + "\\fR";
       if (!value.empty()) keys += " = " + roff(value);
@@ -173,11 +173,8 @@ TEST(Man, OfTheCommandHasEveryCommandAndOption) {
 TEST(Man, OfTheConfigurationHasEveryKey) {
   const std::string page = with_part(contents(pages / "staithe.toml.5"), "keys", keys_text());
   expect_page("staithe.toml.5", page);
-  for (const Option& option : options()) {
-    if (option.availability == Availability::now) {
-      EXPECT_THAT(page, HasSubstr("\\fB" + roff(option.key) + "\\fR"));
-    }
-  }
+  for (const Option& option : options())
+    EXPECT_THAT(page, HasSubstr("\\fB" + roff(option.key) + "\\fR"));
 }
 
 TEST(Man, OfTheDaemonNamesEveryArgumentAndExitStatus) {

@@ -8,6 +8,7 @@
 #include "daemon/status_page.h"
 #include "tests/fake/house.h"
 #include "tests/fake/metrics.h"
+#include "tests/fake/web_callers.h"
 
 namespace staithe::daemon {
 namespace {
@@ -78,6 +79,7 @@ TEST_F(MetricsTest, AreReadableBeforeAnythingHasHappened) {
   // What an alert looks at has a series from the start.
   EXPECT_TRUE(all.has("staithe_evictions_total", {{"reason", "max_size"}}));
   EXPECT_TRUE(all.has("staithe_denied_total", {{"reason", "user"}}));
+  EXPECT_TRUE(all.has("staithe_denied_total", {{"reason", "unknown"}}));
   EXPECT_TRUE(all.has("staithe_quarantined_total"));
   EXPECT_GT(all.value("process_resident_memory_bytes"), 1e6);
   EXPECT_GT(all.value("process_start_time_seconds"), 1.7e9);
@@ -96,6 +98,19 @@ TEST_F(MetricsTest, CountWhatWasAnsweredAlsoAtTheFront) {
   EXPECT_EQ(all.value("staithe_bytes_served_total", {{"source", "upstream"}}), bytes_.size());
   EXPECT_EQ(all.value("staithe_cache_manifests"), 1);
   EXPECT_EQ(all.value("staithe_upstream_state", {{"registry", "r.example"}, {"state", "ok"}}), 1);
+}
+
+TEST_F(MetricsTest, TellOfTlsWhereItIsSpoken) {
+  EXPECT_FALSE(metrics().has("staithe_tls_certificate_expiry_seconds"));
+  sources_.tls = [] {
+    return TlsState{.file = "/x.pem",
+                    .expires_in = std::chrono::seconds(-5),
+                    .figures = {.handshakes = 7, .failed = 2}};
+  };
+  const Metrics all = metrics();
+  EXPECT_EQ(all.value("staithe_tls_certificate_expiry_seconds"), -5);
+  EXPECT_EQ(all.value("staithe_tls_handshakes_total", {{"result", "ok"}}), 7);
+  EXPECT_EQ(all.value("staithe_tls_handshakes_total", {{"result", "error"}}), 2);
 }
 
 TEST_F(MetricsTest, NeverFallAcrossAReload) {
@@ -159,6 +174,38 @@ TEST_F(MetricsTest, AreNotForWebPages) {
   EXPECT_EQ(ask("GET", "/metrics", "Host: localhost\r\nOrigin: http://evil.example\r\n").status,
             403);
   EXPECT_EQ(ask("GET", "/metrics", "Host: 127.0.0.1:9464\r\n").status, 200);
+}
+
+// Hosts and browsers' marks, each with each, at all that the metrics address has.
+TEST_F(MetricsTest, AreNotForOtherSitesPages) {
+  proxy::Server server(house_.io.get_executor(), {.connections = 10, .connection = {}}, door_,
+                       house_.store.disk_pool());
+  server.listen(*proxy::ListenAddress::parse("127.0.0.1:0"), 0);
+  server.start();
+  const std::vector<std::string> methods = {"GET", "HEAD", "OPTIONS", "POST"};
+  const std::vector<std::string> targets = {"/metrics", "/healthz", "/readyz", "/"};
+  std::vector<std::string> asked;
+  for (std::size_t i = 0; i < targets.size(); ++i)
+    asked.insert(asked.end(), methods.begin(), methods.end());
+  for (const fake::WebCaller& caller : fake::web_callers()) {
+    std::string text;
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      text += asked[i] + " " + targets[i / methods.size()] + " HTTP/1.1\r\n" + caller.fields;
+      text += i + 1 == asked.size() ? "Connection: close\r\n\r\n" : "\r\n";
+    }
+    const Answer all = house_.run(house_.ask_at(server.addresses().front(), text));
+    const auto answers = fake::answers_in(all.head + "\r\n" + all.body, asked);
+    ASSERT_EQ(answers.size(), caller.is_well_formed ? asked.size() : 1) << caller.fields;
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const bool reads = asked[i] == "GET" || asked[i] == "HEAD";
+      const bool welcome = caller.is_loopback && !caller.is_cross_site;
+      const int expected = !caller.is_well_formed ? 400 : !welcome ? 403 : reads ? 200 : 405;
+      ASSERT_EQ(answers[i].status, expected) << asked[i] << '\n' << caller.fields;
+      ASSERT_EQ(answers[i].head.find("Access-Control"), std::string::npos);
+      if (expected != 200) ASSERT_EQ(answers[i].body.find("staithe_"), std::string::npos);
+    }
+  }
+  house_.run(server.stop());
 }
 
 }  // namespace

@@ -48,6 +48,9 @@ TEST(Options, OfARegistryRefuseBadValues) {
       {"freshness = 'often'", "freshness", "[registry.freshness]"},
       {"freshness.tag_ttl = '400d'", "freshness.tag_ttl", "0s to 365d"},
       {"access = []", "access", "[registry.access]"},
+      {"access = {}", "access", "neither users nor groups"},
+      {"access.users = ['not a name']", "access.users", "not an account"},
+      {"access.hosts = ['a']", "access.hosts", "belongs to [access]"},
       {"identity_for = {}", "identity_for", "[[registry.identity_for]]"}};
   for (const Bad& bad : bads) {
     const std::string toml = "[[registry]]\nname = 'r.example'\n" + std::string(bad.line);
@@ -70,6 +73,46 @@ TEST(Options, OfARegistryRefuseBadValues) {
   }
   EXPECT_THAT(only_fault("\n[[registry]]\nprefix = 'a/'"),
               HasSubstr("t.toml:2: registry[1].name: missing"));
+}
+
+TEST(Registry, HasTheListsOfAllUnlessItHasItsOwn) {
+  const Config config = good(
+      "[access]\nusers = ['alice']\n"
+      "[[registry]]\nname = 'a.example'\n"
+      "[[registry]]\nname = 'b.example'\n[registry.access]\ngroups = ['docker']\n"
+      "[[registry]]\nname = 'c.example'\n[registry.access]\nusers = []\n");
+  const auto& registries = config.proxy.registries;
+  EXPECT_FALSE(registries[0].access);
+  ASSERT_TRUE(registries[1].access);
+  EXPECT_THAT(registries[1].access->groups, ElementsAre("docker"));
+  EXPECT_THAT(registries[1].access->users, testing::IsEmpty()) << "alice is not meant here";
+  ASSERT_TRUE(registries[2].access) << "open to all, other than the first";
+  EXPECT_TRUE(registries[2].access->empty());
+  // What it says of itself is the same configuration.
+  const auto again = parse_config(to_toml(config), "t.toml", Environment());
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->proxy.registries, registries);
+  const auto json = to_json(config);
+  const auto& entries = json.at("registry").as_array();
+  EXPECT_FALSE(entries.at(0).as_object().contains("access"));
+  EXPECT_EQ(entries.at(1).at("access").at("groups").at(0).as_string(), "docker");
+  EXPECT_TRUE(entries.at(2).at("access").at("users").as_array().empty());
+}
+
+TEST(Registry, VerifiesItsCallersOnlyWhereTheirPasswordsAreSafe) {
+  const auto config = good("[[registry]]\nname='r.example'\nverify_callers=true");
+  EXPECT_TRUE(config.proxy.registries.at(0).verify_callers);
+  EXPECT_FALSE(good("[[registry]]\nname='r.example'").proxy.registries.at(0).verify_callers);
+  good("[[registry]]\nname='*.example.com'\nverify_callers=true");
+  good(
+      "[[registry]]\nname='r.example'\nverify_callers=true\n"
+      "upstream=['http://mirror.example', 'https://r.example']");
+  good("[[registry]]\nname='r.example'\nverify_callers=true\nupstream=['http://127.0.0.1:5000']");
+  EXPECT_THAT(
+      only_fault(
+          "[[registry]]\nname='r.example'\nverify_callers=true\nupstream=['http://r.example']"),
+      HasSubstr("t.toml:3: registry[\"r.example\"].verify_callers: callers' passwords would go "
+                "to \"http://r.example\" over plain http"));
 }
 
 TEST(Registry, OfAWildcardHasNoUpstreamAndIsNoDefault) {

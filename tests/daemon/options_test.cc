@@ -423,37 +423,6 @@ TEST(Options, RefuseBadValuesAndNameKeyLineAndRemedy) {
   }
 }
 
-// What the interface contract has and this version does not: said, never silently accepted.
-TEST(NotAvailable, KeysAreRefusedWhenTheyAreSet) {
-  const std::string registry = "[[registry]]\nname = 'r.example'\n";
-  const std::vector<std::pair<std::string, std::string>> cases{
-      {registry + "verify_callers = true", "verify_callers"},
-      {registry + "[registry.access]\nusers = ['a']", "access.users"},
-      {registry + "[registry.access]\ngroups = ['docker']", "access.groups"}};
-  for (const auto& [toml, key] : cases) {
-    const std::string fault = only_fault(toml);
-    EXPECT_THAT(fault, HasSubstr(key + ": ")) << toml;
-    EXPECT_THAT(fault, HasSubstr("not available in this version")) << toml;
-    EXPECT_THAT(fault, HasSubstr("accepted: ")) << toml;
-  }
-}
-
-TEST(NotAvailable, KeysMaySayThatNothingIsAskedFor) {
-  good(
-      "[[registry]]\nname = 'r.example'\n"
-      "verify_callers = false\n[registry.access]\nusers = []\ngroups = []");
-}
-
-TEST(NotAvailable, KeysAreInNoHelpAndNoSample) {
-  for (const Option& option : options()) {
-    if (option.availability == Availability::now) continue;
-    if (option.key == "users" || option.key == "groups") continue;  // words of other sentences too
-    EXPECT_THAT(options_help(), Not(HasSubstr("    " + std::string(option.key) + "\n")));
-    EXPECT_THAT(options_help(), Not(HasSubstr("    " + std::string(option.key) + " =")));
-    EXPECT_THAT(sample_config(), Not(HasSubstr("#" + std::string(option.key) + " =")));
-  }
-}
-
 TEST(UnknownKey, IsRefusedWithTheOneThatWasMeant) {
   const std::vector<std::pair<std::string_view, std::string_view>> cases{
       {"[limts]\nconnections = 5",

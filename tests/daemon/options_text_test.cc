@@ -55,8 +55,6 @@ TEST(OptionTable, IsWellFormed) {
     EXPECT_FALSE(option.help.empty()) << name;
     EXPECT_FALSE(option.help.ends_with('.')) << name;
     EXPECT_FALSE(accepted(option).empty()) << name;
-    const bool has_slot = !std::holds_alternative<std::monostate>(option.slot);
-    EXPECT_EQ(has_slot, option.availability == Availability::now) << name;
     const bool has_range = option.grammar == Grammar::count ||
                            option.grammar == Grammar::duration || option.grammar == Grammar::size;
     EXPECT_EQ(has_range, option.most > option.least) << name;
@@ -71,7 +69,7 @@ TEST(OptionTable, IsWellFormed) {
 TEST(OptionTable, HasDefaultsThatItAccepts) {
   for (const Option& option : options()) {
     if (option.standard.empty() || option.table.starts_with("registry") ||
-        option.table == "identity" || option.availability == Availability::later) {
+        option.table == "identity") {
       continue;
     }
     parsed("[" + std::string(option.table) + "]\n" + std::string(option.key) + " = " +
@@ -103,9 +101,7 @@ TEST(Sample, WithEveryKeyInForceStillSaysTheDefaults) {
   EXPECT_EQ(to_toml(parsed(text)), to_toml(parsed("")));
   // And every key is among them.
   for (const Option& option : options()) {
-    if (option.availability == Availability::later || option.table == "registry.identity_for") {
-      continue;
-    }
+    if (option.table == "registry.identity_for") continue;
     // The keys of kinds that the built-in identity is not are among the examples.
     const bool is_example = !belongs_to(option, "managed-identity");
     EXPECT_THAT(text, HasSubstr((is_example ? "\n#  " : "\n") + std::string(option.key) + " = "))

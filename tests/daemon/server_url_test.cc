@@ -134,7 +134,7 @@ TEST(ServerUrl, ThatIsAcceptedIsStableAndClean) {
       "access-token"};
   std::mt19937 random(20'261);
   int accepted = 0;
-  for (int turn = 0; turn < 60'000; ++turn) {
+  for (int turn = 0; turn < 20'000; ++turn) {
     std::string text;
     for (auto left = random() % 7; left > 0; --left) text += pieces[random() % pieces.size()];
     const auto url = parse_server_url(text);
@@ -148,7 +148,7 @@ TEST(ServerUrl, ThatIsAcceptedIsStableAndClean) {
     ASSERT_TRUE(again) << text;
     ASSERT_EQ(*again, (ServerUrl{url->registry, "", ""})) << text;
   }
-  EXPECT_GT(accepted, 1000);
+  EXPECT_GT(accepted, 300);
 }
 
 TEST(ServerUrl, IsWrittenAsDockerAsksForIt) {

@@ -39,6 +39,8 @@ constexpr const char* sample = R"({
    "denied":2,"hit_ratio":0.91,"bytes_served":48425755648,"bytes_saved":43057046528,
    "bytes_fetched":5368709120},
  "connections":{"open":12},
+ "tls":{"file":"/etc/staithe/tls/localhost.pem","expires_in_seconds":86400,"near":true,
+   "fault":"the file is gone: staithe setup --tls --apply","handshakes":12,"failed":1},
  "registries":[
   {"name":"contoso.azurecr.io","upstream":["https://contoso.azurecr.io"],"upstreams":[{}],
    "identity":"vm","identity_kind":"managed-identity","state":"ok","paused_seconds":0,

@@ -173,6 +173,9 @@ TEST(ListenAddress, OfAnyOtherFormIsRefused) {
                                       "127.0.0.1:5050\n"}) {
     EXPECT_FALSE(parse_listen_address(text)) << text;
   }
+  // Found by fuzzing: for the C library it ends at the NUL.
+  EXPECT_FALSE(parse_listen_address(std::string_view("[::1\0.example]:5050", 19)));
+  EXPECT_FALSE(parse_listen_address(std::string_view("127.0.0.1\0.example:5050", 23)));
   EXPECT_THAT(parse_listen_address("localhost:5050").error(), HasSubstr("write 127.0.0.1"));
   EXPECT_FALSE(parse_listen_address("unix:/" + std::string(kMaxSocketPath, 'a')));
   EXPECT_TRUE(parse_listen_address("unix:/" + std::string(kMaxSocketPath - 1, 'a')));

@@ -175,7 +175,7 @@ TEST_F(WarmerTest, AnImageThatFailsNamesItsCauseAndTheOthersGoOn) {
 }
 
 TEST_F(WarmerTest, StandsBackWhileAClientPulls) {
-  play("app", "1", {"layer one"});
+  play("app", "1", {"layer one", "layer two"});
   fake::Gate gate(house_.io.get_executor());
   const auto wanted = cache::digest_of(cache::Algorithm::sha256, "a client's");
   house_.upstream.on("https://r.example/v2/other/blobs/" + wanted.to_string(),
@@ -198,8 +198,19 @@ TEST_F(WarmerTest, StandsBackWhileAClientPulls) {
                  [&](std::exception_ptr) { warmed = true; });
   house_.run_until_true(
       [&] { return !lines_.empty() && lines_.back().at("kind").as_string() == "waiting"; });
-  EXPECT_EQ(house_.upstream_gets(cache::digest_of(cache::Algorithm::sha256, "layer one")), 0u);
+  const auto gets = [&](std::string_view layer) {
+    return house_.upstream_gets(cache::digest_of(cache::Algorithm::sha256, layer));
+  };
+  EXPECT_EQ(gets("layer one") + gets("layer two"), 0u);
   EXPECT_EQ(warmer_.running().at(0).at("waits_for_client_fills"), 1);
+  // Not for ever: on a machine that never stops pulling it would never end.
+  const Instant waiting_since = house_.clock.now();
+  house_.run_until_true([&] { return gets("layer one") > 0; });
+  EXPECT_GT(house_.clock.now() - waiting_since, std::chrono::seconds(4));
+  EXPECT_EQ(gets("layer two"), 0u) << "one at a time";
+  house_.run_until_true([&] { return gets("layer two") > 0; });
+  EXPECT_GT(house_.clock.now() - waiting_since, std::chrono::seconds(8));
+  EXPECT_FALSE(pulled);
   gate.open();
   house_.run_until_true([&] { return pulled && warmed; });
   EXPECT_EQ(lines_.back().at("failed"), 0);
