@@ -14,12 +14,11 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from measuring import MIB, ROOT, Report, Watch, arguments, cpu_seconds, own_loopback, say, settle
+from measuring import MIB, ROOT, Report, Watch, cpu_seconds, measure, say, settle
 
 sys.path[:0] = [str(ROOT / f"tests/{name}") for name in ("e2e", "images", "fake")]
 
@@ -125,6 +124,9 @@ class Bench:
         self.digest = image.digest
         shutil.rmtree(made)
         self.mib = sum(layer.size for layer in layers) / MIB
+
+    def stop(self) -> None:
+        self.origin.stop()
 
     # ---- the clients: each gives what it took ---------------------------------------------------
 
@@ -236,25 +238,5 @@ class Bench:
             time.sleep(_QUIET)
 
 
-def main() -> None:
-    options = arguments(__doc__, 3).parse_args()
-    if options.quick:
-        options.runs = 1
-    report = Report(["direct", "staithe", "registry"])
-    report.note_machine(options.directory)
-    report.note("network", own_loopback(options.congestion))
-    report.note("runs", str(options.runs))
-    scratch = Path(tempfile.mkdtemp(prefix="staithe-", dir=options.directory))
-    bench = None
-    try:
-        bench = Bench(options, scratch, report)
-        bench.run()
-        report.print(options.json)
-    finally:
-        if bench:
-            bench.origin.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(__doc__, 3, ["direct", "staithe", "registry"], Bench)

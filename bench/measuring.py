@@ -11,15 +11,19 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1024 * 1024
@@ -189,6 +193,37 @@ def arguments(doc: str | None, runs: int) -> argparse.ArgumentParser:
         "--congestion", default="reno", help="TCP's congestion control; host: as the machine has it"
     )
     return parser
+
+
+class Bench(Protocol):
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def measure(
+    doc: str | None,
+    runs: int,
+    columns: list[str],
+    make: Callable[[argparse.Namespace, Path, Report], Bench],
+) -> None:
+    """A whole program: `make` has a directory of its own, and `runs` is what is usual."""
+    options = arguments(doc, runs).parse_args()
+    if options.quick:
+        options.runs = 1
+    report = Report(columns)
+    report.note_machine(options.directory)
+    report.note("network", own_loopback(options.congestion))
+    report.note("runs", str(options.runs))
+    scratch = Path(tempfile.mkdtemp(prefix="staithe-", dir=options.directory))
+    bench = None
+    try:
+        bench = make(options, scratch, report)
+        bench.run()
+        report.print(options.json)
+    finally:
+        if bench:
+            bench.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def say(what: str) -> None:

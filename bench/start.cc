@@ -4,19 +4,12 @@
 // it, and measures: until READY=1 is said to the service manager, until a client that asks again
 // and again has a whole blob of it, until index and files have been compared, the longest that
 // anybody waited for an answer from READY on until the index is written again, and the memory.
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json/object.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -27,11 +20,12 @@
 #include "bench/load.h"
 #include "bench/made_cache.h"
 #include "bench/process.h"
+#include "bench/reconciled.h"
+#include "bench/service_manager.h"
 #include "bench/statistics.h"
 #include "cache/disk.h"
 #include "cache/error.h"
 #include "cache/random.h"
-#include "daemon/control_client.h"
 
 namespace staithe::bench {
 namespace {
@@ -40,7 +34,6 @@ using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 
 constexpr double limit_seconds = 0.3;  // for the first hit of 100,000 blobs
-constexpr auto start_patience = 120s;
 constexpr auto ask_interval = 1ms;
 // After index and files have been compared, the index is written within a second; 100,000 rows take
 // another.
@@ -57,39 +50,6 @@ double seconds_since(steady_clock::time_point began) {
   return std::chrono::duration<double>(steady_clock::now() - began).count();
 }
 
-// What systemd is to a daemon.
-class Manager {
- public:
-  explicit Manager(const std::filesystem::path& path)
-      : socket_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    if (::bind(socket_.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-      throw Failure(Errc::storage_failed, "cannot bind " + path.string());
-    ::setenv("NOTIFY_SOCKET", path.c_str(), 1);
-  }
-  // Throws Failure if the daemon ends instead, or takes too long.
-  void wait_until_ready(Process& daemon) const {
-    const auto deadline = steady_clock::now() + start_patience;
-    while (steady_clock::now() < deadline) {
-      pollfd waiting{.fd = socket_.fd(), .events = POLLIN, .revents = 0};
-      if (::poll(&waiting, 1, 100) <= 0) {
-        daemon.must_run();
-        continue;
-      }
-      char text[1024];
-      const ssize_t n = ::recv(socket_.fd(), text, sizeof text, 0);
-      if (n > 0 && std::string_view(text, static_cast<std::size_t>(n)).starts_with("READY=1"))
-        return;
-    }
-    throw Failure(Errc::unreachable, "staithed did not get ready");
-  }
-
- private:
-  cache::File socket_;
-};
-
 struct Figures {
   std::vector<double> ready_seconds;
   std::vector<double> ready_cpu_seconds;
@@ -102,7 +62,7 @@ struct Figures {
 class Bench {
  public:
   explicit Bench(const Options& options)
-      : options_(options), scratch_(options.directory), manager_(scratch_.path() / "notify") {
+      : options_(options), scratch_(options.directory), manager_(scratch_.path()) {
     std::ofstream config(scratch_.path() / "staithe.toml");
     config << "[listen]\nregistry = [\"127.0.0.1:" << port_ << "\"]\ncontrol = \""
            << socket().string() << "\"\n[cache]\ndirectory = \"" << cache().string()
@@ -128,7 +88,7 @@ class Bench {
     while (!compared || steady_clock::now() < *compared + written_patience) {
       daemon.must_run();
       const auto asked = steady_clock::now();
-      const bool now = reconciled();
+      const bool now = is_reconciled(socket().string());
       longest = std::max(longest, seconds_since(asked));
       if (now && !compared) {
         compared = steady_clock::now();
@@ -168,16 +128,11 @@ class Bench {
     }
     return 0;
   }
-  bool reconciled() const {
-    const auto status = daemon::control_get(socket(), "/v1/status");
-    if (!status) throw Failure(Errc::unreachable, status.error().message);
-    return status->at("cache").at("reconciled").as_bool();
-  }
 
   Options options_;
   Scratch scratch_;
   std::uint16_t port_ = free_port();
-  Manager manager_;
+  ServiceManager manager_;
 };
 
 void measure(const Options& options) {

@@ -14,13 +14,12 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from measuring import MIB, ROOT, Report, Watch, arguments, cpu_seconds, own_loopback, say, settle
+from measuring import MIB, ROOT, Report, Watch, cpu_seconds, measure, say, settle
 
 sys.path[:0] = [str(ROOT / f"tests/{name}") for name in ("e2e", "images", "fake")]
 
@@ -43,19 +42,11 @@ class Endpoint:
         self.certificate = directory / "certificate.pem"
         self.size = size
         blob = directory / "blob"
-        self.digest = _make_blob(blob, size)
+        self.digest = make_blob(blob, size)
         self.target = f"/v2/bench/blobs/{self.digest}"
         key = directory / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-             "-nodes", "-days", "2", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1",
-             "-keyout", key, "-out", self.certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        temporary = "".join(
-            f"  {kind}_temp_path {directory / kind};\n"
-            for kind in ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
-        )
+        make_certificate(key, self.certificate)
+        temporary = temporary_paths(directory)
         config = directory / "nginx.conf"
         config.write_text(
             f"daemon off;\nuser root;\nworker_processes 2;\npid {directory / 'nginx.pid'};\n"
@@ -74,14 +65,29 @@ class Endpoint:
         wait_for_port(self.port, self.process.exit_code)
 
 
-def _make_blob(path: Path, size: int) -> str:
-    chance, hasher = random.Random(size), hashlib.sha256()
+def make_blob(path: Path, size: int, seed: int = 0) -> str:
+    chance, hasher = random.Random(size + seed), hashlib.sha256()
     with open(path, "wb") as file:
-        for _ in range(size // MIB):
-            piece = chance.randbytes(MIB)
+        for at in range(0, size, MIB):
+            piece = chance.randbytes(min(MIB, size - at))
             hasher.update(piece)
             file.write(piece)
     return f"sha256:{hasher.hexdigest()}"
+
+
+def make_certificate(key: Path, certificate: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def temporary_paths(directory: Path) -> str:
+    """Where nginx may write, for its http section."""
+    kinds = ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
+    return "".join(f"  {kind}_temp_path {directory / kind};\n" for kind in kinds)
 
 
 class Bench:
@@ -92,6 +98,9 @@ class Bench:
         say("making the blob")
         self.endpoint = Endpoint(scratch / "endpoint", (16 if options.quick else 1024) * MIB)
         self.url = f"https://127.0.0.1:{self.endpoint.port}{self.endpoint.target}"
+
+    def stop(self) -> None:
+        self.endpoint.process.stop()
 
     # Each gives bytes, seconds and CPU seconds.
 
@@ -162,7 +171,7 @@ class Bench:
             took = watch.took()
             # What is served before it is on disk is stored behind the client's back.
             deadline = time.monotonic() + STORE_PATIENCE
-            while not _is_hit(url):
+            while not is_hit(url):
                 process.must_run()
                 if time.monotonic() > deadline:
                     raise SystemExit(f"staithe has not stored the blob:\n{process.tail(20)}")
@@ -193,7 +202,7 @@ class Bench:
                 self.report.add(row, "CPU s/GiB", name, cpu / (came / GIB), 3)
 
 
-def _is_hit(url: str) -> bool:
+def is_hit(url: str) -> bool:
     head = subprocess.run(["curl", "-sfI", url], capture_output=True, text=True, check=True)
     return "cache-status: staithe; hit" in head.stdout.lower()
 
@@ -206,25 +215,5 @@ def _curl(*words: str) -> int:
     return int(done.stdout)
 
 
-def main() -> None:
-    options = arguments(__doc__, 5).parse_args()
-    if options.quick:
-        options.runs = 1
-    report = Report(["curl", "s_client", "s_time", "staithe"])
-    report.note_machine(options.directory)
-    report.note("network", own_loopback(options.congestion))
-    report.note("runs", str(options.runs))
-    scratch = Path(tempfile.mkdtemp(prefix="staithe-", dir=options.directory))
-    bench = None
-    try:
-        bench = Bench(options, scratch, report)
-        bench.run()
-        report.print(options.json)
-    finally:
-        if bench:
-            bench.endpoint.process.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(__doc__, 5, ["curl", "s_client", "s_time", "staithe"], Bench)
