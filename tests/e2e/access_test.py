@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 import unittest
+from pathlib import Path
 from typing import Any
 
 from lab import LabTest, needs_root
@@ -20,6 +21,7 @@ from staithed import toml
 REGISTRY = "contoso.azurecr.io"
 NAMED = 54321
 STRANGER = 54323
+SOLO = 54324
 MEMBER = pwd.getpwnam("daemon")  # of its own group, by the user database
 
 # Asks as another user: address ("127.0.0.1:5050", "[::1]:5050" or a socket's path), method, path, body.
@@ -111,6 +113,72 @@ class Access(LabTest):
             ):
                 self.assertEqual(ask_as(uid, control, path, body)[0], 403, path)
         self.assertNotIn(secret, self.staithed.log.read_text())
+
+    def test_a_registry_with_lists_of_its_own_is_for_those_alone(self) -> None:
+        mine = "fabrikam.azurecr.io"
+        self.staithed.registry(mine)["access"] = {"users": [str(SOLO)]}
+        self.restricted()
+        manifest = f"/v2/{mine}/busybox/manifests/1"
+        control = str(self.staithed.socket)
+        for uid, ours, all_others in ((0, True, True), (SOLO, True, False), (NAMED, False, True),
+                                      (STRANGER, False, False)):  # fmt: skip
+            with self.subTest(uid=uid):
+                for registry, target, may in ((mine, manifest, ours),
+                                              (REGISTRY, self.manifest, all_others)):  # fmt: skip
+                    for door in (self.staithed.address, self.registry_socket):
+                        status, answer = ask_as(uid, door, target)
+                        self.assertEqual(status, 200 if may else 403, answer)
+                    status, answer = ask_as(uid, control, "/v1/credential", {"registry": registry})
+                    self.assertEqual(status, 200 if may else 403)
+                    self.assertEqual("password" in answer, may)
+        # What is in the cache by his registry is not thereby his by another.
+        layer = self.lab.image("fabrikam/busybox:1")["layers"][0]["digest"]
+        self.assertEqual(ask_as(SOLO, self.staithed.address,
+                                f"/v2/{REGISTRY}/busybox/blobs/{layer}")[0], 403)  # fmt: skip
+        for uid, may in ((SOLO, True), (NAMED, False)):
+            answer = ask_as(uid, control, f"/v1/explain?image={mine}/busybox:1")[1]
+            self.assertEqual(answer["access"],
+                             {"by": "registry.access", "users": [str(SOLO)], "groups": [],
+                              "caller": {"uid": uid, "may_pull": may}})  # fmt: skip
+        told = self.as_user(NAMED, "skopeo", "inspect", "--tls-verify=false",
+                            f"docker://{self.staithed.address}/{mine}/busybox:1")  # fmt: skip
+        self.assertNotEqual(told.returncode, 0)
+        self.assertIn(f"the user with uid {NAMED} may not pull from {mine} here", told.stderr)
+
+    def as_user(self, uid: int, *command: str) -> subprocess.CompletedProcess[str]:
+        home = self.lab.directory / f"home-{uid}"
+        home.mkdir(exist_ok=True)
+        os.chown(home, uid, uid)
+        return subprocess.run(
+            command, user=uid, group=uid, extra_groups=[], capture_output=True, text=True,
+            timeout=60, check=False, cwd=home,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(home)},
+        )  # fmt: skip
+
+    def test_a_refusal_says_who_it_was_and_where_he_runs(self) -> None:
+        cgroups = Path("/sys/fs/cgroup")
+        if not (cgroups / "cgroup.controllers").exists():
+            cgroups /= "unified"
+        place = cgroups / f"staithe-test-{os.getpid()}.service"
+        try:
+            place.mkdir()
+        except OSError as error:
+            self.skipTest(f"no control groups of version 2 can be made here: {error}")
+        self.addCleanup(place.rmdir)
+        self.restricted()
+        subprocess.run(
+            ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', place, "setpriv",
+             f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "/usr/bin/python3", "-c",
+             CLIENT, self.staithed.address, "GET", self.manifest, ""],
+            stdout=subprocess.DEVNULL, timeout=60, check=True,
+        )  # fmt: skip
+        (refused,) = self.staithed.status()["access"]["refused"]
+        self.assertEqual((refused["uid"], refused["times"]), (STRANGER, 1))
+        self.assertEqual((refused["right"], refused["registry"]), ("pull", REGISTRY))
+        path = refused["cgroup"]
+        self.assertTrue(path.endswith(f"/{place.name}"), path)
+        self.assertIn(f"user={STRANGER} right=pull registry={REGISTRY} cgroup={path} ",
+                      self.staithed.log.read_text())  # fmt: skip
 
     def test_a_reload_takes_it_over(self) -> None:
         self.restricted()

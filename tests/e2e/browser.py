@@ -37,7 +37,6 @@ _OPTIONS = (
     "--disable-sync",
     "--force-color-profile=srgb",
     "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
     "--mute-audio",
 )
 
@@ -47,9 +46,10 @@ class BrowserFailed(Exception):
 
 
 class Browser:
-    """One process with a profile of its own below `directory`."""
+    """One process with a profile of its own below `directory`. It knows this machine, and `sites`:
+    names that lead to it, too."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sites: tuple[str, ...] = ()) -> None:
         directory.mkdir()
         self.log = directory / "chromium.log"
         to_it, self._out = os.pipe()
@@ -57,9 +57,12 @@ class Browser:
         # Its own sandbox needs a user that is not root.
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         profile = f"--user-data-dir={directory / 'profile'}"
+        known = "".join(f"MAP {site} 127.0.0.1, " for site in sites)
+        names = known + "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
         # The shell moves the pipes to the numbers that are agreed.
         script = f'exec "$@" 3<&{to_it} 4>&{from_it}'
         command = ["bash", "-c", script, "bash", _PROGRAM, *_OPTIONS, *sandbox, profile]
+        command.append(f"--host-resolver-rules={names}")
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
                 command,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -49,17 +51,17 @@ class Skopeo:
         self._directory = directory
         self._copies = 0
 
-    def pull(self, reference: str) -> str:
+    def pull(self, reference: str, *options: str) -> str:
         """Pulls all platforms of `host/repository:tag`; gives the digest of what came."""
-        return self.checked(self.copy(reference))
+        return self.checked(self.copy(reference, *options))
 
-    def copy(self, reference: str) -> Path:
+    def copy(self, reference: str, *options: str) -> Path:
         """Pulls, and looks at nothing; for who wants to know how long that takes."""
         self._copies += 1
         target = self._directory / str(self._copies)
         run(
             ["skopeo", "copy", "--all", "--preserve-digests", "--src-tls-verify=false",
-             f"docker://{reference}", f"dir:{target}"]
+             *options, f"docker://{reference}", f"dir:{target}"]
         )  # fmt: skip
         return target
 
@@ -158,6 +160,7 @@ class Dockerd:
         mirrors: list[str],
         straight: list[str] | None = None,
         config: Path | None = None,  # its daemon.json, if it is somebody else's
+        certificates: Path | None = None,  # what it sees as /etc/docker/certs.d
     ) -> None:
         directory.mkdir()
         self._directory = directory
@@ -168,12 +171,16 @@ class Dockerd:
             config = directory / "daemon.json"
             settings = {"registry-mirrors": mirrors, "insecure-registries": straight or []}
             config.write_text(json.dumps(settings))
-        mounts = {}
+        mounts: dict[str, Path] = {}
+        if certificates:
+            own = directory / "etc"
+            shutil.copytree(certificates, own / "certs.d")
+            mounts["/etc/docker"] = own
         if straight:
             hosts = directory / "hosts"
             names = {s.partition(":")[0] for s in straight} | {"localhost", "store.blob.localhost"}
             hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in sorted(names)))
-            mounts = {"/etc/hosts": hosts}
+            mounts["/etc/hosts"] = hosts
         self.process = Process(
             "dockerd",
             [*in_place_of_others(mounts), "/usr/sbin/dockerd", "--config-file", config, "--data-root", directory / "root",
@@ -226,14 +233,19 @@ class Podman:
             f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
         )
         engine = directory / "containers.conf"
-        auth = directory / "auth.json"
-        auth.write_text("{}")
+        self._auth = directory / "auth.json"
+        self._auth.write_text("{}")
         engine.write_text('[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
         self._env = {
             "CONTAINERS_REGISTRIES_CONF": str(conf),
             "CONTAINERS_CONF": str(engine),
-            "REGISTRY_AUTH_FILE": str(auth),
+            "REGISTRY_AUTH_FILE": str(self._auth),
         }
+
+    def login(self, host: str, user: str, secret: str) -> None:
+        """As `podman login` would leave it behind."""
+        pair = base64.b64encode(f"{user}:{secret}".encode()).decode()
+        self._auth.write_text(json.dumps({"auths": {host: {"auth": pair}}}))
 
     def pull(self, reference: str) -> str:
         self.podman("pull", "--quiet", reference)

@@ -72,11 +72,6 @@ class Check(unittest.TestCase):
         self.assertTrue(told & {20, 21}, done.stderr)
         self.assertNotIn("secret in the file", done.stderr + done.stdout)
 
-    def test_what_is_not_built_yet_is_refused_as_that(self) -> None:
-        done = check('[[registry]]\nname = "r.example"\nverify_callers = true\n')
-        self.assertEqual(done.returncode, 2)
-        self.assertIn("not available in this version", done.stderr)
-
     def test_what_is_not_toml_is_told_with_its_line(self) -> None:
         done = check("[listen]\nregistry = [\n\n[cache\n")
         self.assertEqual(done.returncode, 2)

@@ -48,15 +48,20 @@ class DiskCalls:
     """Shared with the daemons that get `environment`, one at a time."""
 
     def __init__(self, directory: Path, control: Path) -> None:
-        library = binary("tests/disk_calls.so")
+        self._directory = directory
+        self._file = control
         control.write_bytes(bytes(ctypes.sizeof(_Control)))
         with open(control, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), ctypes.sizeof(_Control))
         self._control = _Control.from_buffer(self._map)
-        self.environment = {
-            "LD_PRELOAD": str(library),
-            "STAITHE_CALLS_DIRECTORY": str(directory),
-            "STAITHE_CALLS_CONTROL": str(control),
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Only now is the library needed: there is none for a daemon with a sanitizer."""
+        return {
+            "LD_PRELOAD": str(binary("tests/disk_calls.so")),
+            "STAITHE_CALLS_DIRECTORY": str(self._directory),
+            "STAITHE_CALLS_CONTROL": str(self._file),
         }
 
     def arm(

@@ -145,9 +145,10 @@ class Lab:
         mirrors: list[str],
         straight: list[str] | None = None,
         config: Path | None = None,
+        certificates: Path | None = None,
     ) -> Dockerd:
         directory = self._client_directory("dockerd")
-        found = Dockerd(directory, self.containerd(), mirrors, straight, config)
+        found = Dockerd(directory, self.containerd(), mirrors, straight, config, certificates)
         self._stops.append(found.stop)
         self.processes.append(found.process)
         return found

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
+from clients import run
 from identity_case import IdentityTest, new_secret
 from lab import MIB, needs_root
 from metrics_text import Scrape, promtool
@@ -61,9 +63,18 @@ class Metrics(IdentityTest):
         super().setUp()
         self.address = f"127.0.0.1:{free_port()}"
         self.lab.directory.chmod(0o755)
+        self.tls_port = free_port()
+        certificate, key = self.lab.directory / "tls.crt", self.lab.directory / "tls.pem"
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate])  # fmt: skip
+        key.write_text(key.read_text() + certificate.read_text())
         self.staithed.configured(
             {
-                "listen": {"metrics": self.address},
+                "listen": {
+                    "metrics": self.address,
+                    "tls": [f"127.0.0.1:{self.tls_port}"],
+                    "tls_file": str(key),
+                },
                 "cache": {"max_size": MAX_SIZE, "min_free": 0},
                 "limits": {"connections_per_user": 30, "upstream_stall": "2s"},
             }
@@ -103,6 +114,7 @@ class Metrics(IdentityTest):
         self._room()
         self._damage()
         self._those_who_may_not()
+        self._tls()
         self._tokens()
         self._upstream_down()
         self._throttling()
@@ -309,6 +321,18 @@ secret_expires = {soon}
         left = list(self.scrape().values("staithe_credential_expiry_seconds", registry=FABRIKAM))
         self.assertEqual(len(left), 1)
         self.assertLess(abs(left[0] - 9 * 86400), 2 * 86400)
+
+    def _tls(self) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for hello, result in ((b"", "ok"), (b"GET / HTTP/1.1\r\n\r\n", "error")):
+            with socket.create_connection(("127.0.0.1", self.tls_port), timeout=20) as plain:
+                if hello:
+                    plain.sendall(hello)
+                else:
+                    context.wrap_socket(plain).close()
+                name = "staithe_tls_handshakes_total"
+                wait_for(lambda: self.grew(name, result=result) == 1, f"{name} {result}")
 
     def _the_cache_is_gone(self) -> None:
         self.staithed.cache.rename(self.staithed.cache.with_name("elsewhere"))

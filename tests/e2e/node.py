@@ -19,7 +19,7 @@ from typing import Protocol
 
 from disk_calls import DiskCalls
 from origin import Image, digest_of
-from process import Process
+from process import Process, in_place_of_others
 from staithed import Staithed, binary, toml
 
 REGISTRY = "origin.test"
@@ -56,6 +56,9 @@ class Node(Staithed):
         self._notify = directory / "notify.sock"
         self.calls = DiskCalls(self.cache, directory / "calls")
         self.counted = False  # whether the next start is with the library
+        # What the daemon is run by ("setpriv", "--reuid=1000"), and as which program.
+        self.run_by: list[str | Path] = []
+        self.program = binary("staithed")
         self.configured(
             {
                 "listen": {"registry": [f"unix:{self.registry_socket}"], "drain_timeout": "1s"},
@@ -83,10 +86,17 @@ class Node(Staithed):
         self._notify.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(str(self._notify))
+        self._notify.chmod(0o666)  # it may run as another user
         environment = {"NOTIFY_SOCKET": str(self._notify)}
         if self.counted:
             environment |= self.calls.environment
-        command = [binary("staithed"), "--config", self.config_file]
+        command = [
+            *in_place_of_others(self.in_place_of),
+            *self.run_by,
+            self.program,
+            "--config",
+            self.config_file,
+        ]
         self._process = Process("staithed", command, self.log, environment | self.environment)
 
     @property

@@ -1,20 +1,26 @@
 #!/usr/bin/python3
 """No secret of a whole eventful run is found anywhere but where it belongs.
 
-The daemon says as much as it can (trace) through pulls, renewals, failures and reloads. Then every
-secret that the stand-in has issued or holds, and every one that the operator has in a file, is
-searched for in all that others may read. The search proves itself on copies.
+The daemon says as much as it can (trace, in each format of its log) through pulls, renewals,
+failures and reloads. Then every secret that the stand-in has issued or holds, and every one that
+the operator has in a file, is searched for in all that others may read, in what they get of the
+process itself, and in what is left of it when it crashes. The search proves itself on copies.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import re
+import resource
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -30,15 +36,44 @@ from identity_case import (
     new_secret,
     service_principal,
 )
+from intruder import REFUSED, intrude
 from lab import needs_root
 from leaks import Leak, Needles, forms
-from standin.client import Reply
+from registry import free_port  # tests/images
+from standin.client import Reply, ask
 
 CONTOSO, FABRIKAM, HUB = "contoso.azurecr.io", "fabrikam.azurecr.io", "docker.io"
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 QUESTIONS = ("/v1/status", "/v1/registries", "/v1/fills", "/v1/blobs", "/v1/credentials",
              f"/v1/explain?image={CONTOSO}/busybox:1", "/metrics")  # fmt: skip
 LOG = "staithed.log"
+FORMATS = ("text", "journal", "json")
+STRANGER = 54333
+
+
+class Journal:
+    """What stands behind the socket of systemd's journal."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o755)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(directory / "socket"))
+        self._entries: list[bytes] = []
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def _receive(self) -> None:
+        while entry := self._socket.recv(1 << 20):
+            self._entries.append(entry)
+
+    def close(self) -> list[bytes]:
+        """All that came."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.connect(self._socket.getsockname())
+            last.send(b"")
+        self._thread.join()
+        self._socket.close()
+        return self._entries
 
 
 @needs_root
@@ -47,6 +82,7 @@ class PlantedSecrets(IdentityTest):
         super().setUp()
         self.own: list[tuple[str, str]] = []
         self.answers: dict[str, Reply] = {}
+        self.journal = Journal(self.lab.directory / "journal")
         self._accounts()
         self._configure()
 
@@ -58,17 +94,26 @@ class PlantedSecrets(IdentityTest):
         self._fail()
         self._reload()
         places = self._places()
-        self.staithed.stop()
+        # With what the index has not yet taken over from its log.
+        copy = self.lab.directory / "cache while it runs"
+        shutil.copytree(self.staithed.cache, copy, ignore=_sockets)
+        self.assertTrue((copy / "index.db-wal").is_file())
+        self._attack(places)
+        self._crash()
         places |= {log.name: log.read_bytes() for log in self.lab.logs()}
-        # It has said what it says to nobody else.
+        entries = self.journal.close()
+        places["the journal"] = b"\n".join(entries)
+        # It has said what it says to nobody else, in each way.
         self.assertGreater(places[LOG].count(b'"level":"debug"'), 50)
+        self.assertGreater(len(re.findall(rb"^\S+ debug ", places[LOG], re.M)), 50)
+        self.assertGreater(sum(b"PRIORITY=7" in entry for entry in entries), 50)
 
         known = [(found["kind"], found["text"]) for found in self.azure.secrets()] + self.own
         self._assert_worth_searching(known)
         needles = Needles(known)
         self._assert_planted_ones_are_found(needles, dict(known), places)
         leaks = [leak for name, content in places.items() for leak in needles.search(name, content)]
-        leaks += needles.search_tree(self.staithed.cache)
+        leaks += needles.search_tree(self.staithed.cache) + needles.search_tree(copy)
         self.assertFalse(leaks, "found:\n" + "\n".join(sorted({str(leak) for leak in leaks})))
 
     def planted(self, kind: str, mark: str = "pw") -> str:
@@ -115,9 +160,12 @@ class PlantedSecrets(IdentityTest):
         program.write_text(helper_script(file, self.helper_notes))
         program.chmod(0o755)
         staithed.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+        staithed.in_place_of["/run/systemd/journal"] = self.lab.directory / "journal"
+        self.metrics = f"127.0.0.1:{free_port()}"
         wrong = self.planted("wrong password")
         staithed.configured(
             {
+                "listen": {"metrics": self.metrics, "status_page": True},
                 "log": {"level": "trace", "format": "json"},
                 "limits": {"upstream_stall": "2s", "upstream_first_byte": "2s"},
                 "identity": {
@@ -170,8 +218,9 @@ class PlantedSecrets(IdentityTest):
 
     def _fail(self) -> None:
         """Each step of the chain fails in a few ways, at a daemon that has nothing in hand."""
-        for rules in self._failures():
+        for number, rules in enumerate(self._failures()):
             self.staithed.stop()
+            self.staithed.configured({"log": {"format": FORMATS[number % len(FORMATS)]}})
             self.azure.faults(*rules)
             self.staithed.start()
             for registry, repository, tag in (
@@ -189,6 +238,7 @@ class PlantedSecrets(IdentityTest):
             self._ask_all()
         self.azure.faults()
         self.staithed.stop()
+        self.staithed.configured({"log": {"format": "json"}})
         self.staithed.start()
 
     def _failures(self) -> list[list[dict[str, Any]]]:
@@ -240,7 +290,30 @@ class PlantedSecrets(IdentityTest):
         for question in QUESTIONS:
             status, body = self.staithed.raw_control("GET", question)
             found[f"GET {question} ({status})"] = body
+        for page in ("/", "/metrics", "/unknown"):
+            reply = ask("GET", f"http://{self.metrics}{page}", {})
+            found[f"GET {page} at the metrics' address ({reply.status})"] = reply.body
         return found
+
+    def _attack(self, places: dict[str, bytes]) -> None:
+        """While it holds them all, somebody else tries to look into it."""
+        pid = self.staithed.process.pid
+        outcome, loot = intrude(pid, STRANGER)
+        self.assertEqual(outcome, REFUSED)
+        places["what another user got of the process"] = loot
+        locked = re.search(r"VmLck:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert locked
+        self.assertGreaterEqual(int(locked[1]), 128)
+
+    def _crash(self) -> None:
+        """With leave to write a core of any size, where root may give that: not everywhere."""
+        pid = self.staithed.process.pid
+        with contextlib.suppress(PermissionError):
+            resource.prlimit(pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+        self.staithed.process.signal(signal.SIGSEGV)
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self.assertEqual((ended.si_code, ended.si_status), (os.CLD_KILLED, signal.SIGSEGV))
+        self.assertEqual(self.staithed.process.wait(10), -signal.SIGSEGV)
 
     def _places(self) -> dict[str, bytes]:
         """Everything that someone besides the daemon can read, but the cache and the log."""
@@ -252,7 +325,7 @@ class PlantedSecrets(IdentityTest):
         for name, reply in self.answers.items():
             places[name] = reply.headers.as_bytes() + reply.body
         for process in [self.staithed.process, *self.lab.processes]:
-            for file in ("cmdline", "environ"):
+            for file in ("cmdline", "environ", "comm", "maps", "status"):
                 content = Path(f"/proc/{process.pid}/{file}").read_bytes()
                 places[f"{process.name}'s {file}"] = content
         places["the helper's arguments and environment"] = self.helper_notes.read_bytes()

@@ -139,9 +139,15 @@ class Booted(unittest.TestCase):
         lines = self.machine.path(f"/proc/{self.pid()}/status").read_text().splitlines()
         found = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         self.assertGreaterEqual(int(found["Uid"][0]), 61184)  # of those that systemd gives away
-        self.assertEqual(set(found["CapEff"] + found["CapBnd"] + found["CapPrm"]), {"0" * 16})
+        capabilities = [found[f"Cap{which}"] for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")]
+        self.assertEqual(capabilities, [["0" * 16]] * 5)
         self.assertEqual(found["NoNewPrivs"], ["1"])
         self.assertEqual(found["Seccomp"], ["2"])
+        # Secrets: no core, memory that is locked, and files in /proc that are not its user's.
+        self.assertRegex(self.machine.path(f"/proc/{self.pid()}/limits").read_text(),
+                         r"Max core file size\s+0\s+0\s")  # fmt: skip
+        self.assertGreaterEqual(int(found["VmLck"][0]), 128)
+        self.assertEqual(self.machine.path(f"/proc/{self.pid()}/mem").stat().st_uid, 0)
         self.assertEqual(self.machine.path("/var/cache/private/staithe").stat().st_mode & 0o777,
                          0o700)  # fmt: skip
         # Of the machine it sees what the unit names.

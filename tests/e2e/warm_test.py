@@ -213,7 +213,7 @@ class Warm(LabTest):
         self.warm_three_again()
 
     def test_a_pull_goes_first(self) -> None:
-        # A client's blob stands still; as long as it does, no blob is begun for the warm.
+        # A client's blob stands still; while it does, no blob is begun for the warm for a while.
         self.lab.azure.faults(
             {"role": "storage", "times": 1, "action": {"hold": "client", "after": MIB}}
         )
@@ -226,9 +226,9 @@ class Warm(LabTest):
         assert child.stdout
         lines = (json.loads(line) for line in child.stdout)
         self.assertTrue(any(line["kind"] == "waiting" for line in lines))
+        self.assertNotIn(self.layer(TWO), self.blob_gets())
         self.assertEqual(self.staithed.status()["warm"]["running"][0]["waits_for_client_fills"], 1)
         self.assertIn("waits for 1 pull", self.staithed.command("status").stdout)
-        self.assertNotIn(self.layer(TWO), self.blob_gets())
         self.lab.azure.release("client")
         client.join(30)
         self.assert_bytes(pulled[0], self.lab.origin_file(self.layer(ONE)).read_bytes())
