@@ -72,11 +72,11 @@ class Bench:
             Peer("nginx TLS", nginx, f"https://127.0.0.1:{tls}"),
         ]
 
-    @staticmethod
     def stop(self) -> None:
         for process in self.processes:
             process.stop()
 
+    @staticmethod
     def _blob(files: Path, size: int, seed: int = 0) -> str:
         path = files / "new"
         digest = make_blob(path, size, seed)
