@@ -13,6 +13,7 @@ constexpr std::size_t most_wanted = 64;
 
 cache::Extents SegmentPlan::taken(const cache::Extents& present) const {
   cache::Extents all = present;
+  for (const cache::Extent& extent : came_.all()) all.add(extent);
   for (const Segment& segment : segments_) all.add(segment.range);
   return all;
 }
@@ -21,11 +22,18 @@ std::uint64_t SegmentPlan::unclaimed_bytes(const cache::Extents& present) const 
   return size_bytes_ - taken(present).bytes();
 }
 
-std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present) {
+void SegmentPlan::release(Handle segment) {
+  came_.add({segment->range.begin, segment->at});
+  segments_.erase(segment);
+}
+
+std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& present,
+                                                     std::uint64_t alone_bytes) {
   const cache::Extents all = taken(present);
   cache::Extent gap{size_bytes_, size_bytes_};
-  std::uint64_t length = std::clamp((size_bytes_ - all.bytes()) / (2 * connections_),
-                                    sizes_.least_bytes, sizes_.most_bytes);
+  const std::uint64_t share = (size_bytes_ - all.bytes()) / (2 * connections_);
+  std::uint64_t length =
+      std::clamp(std::max(share, alone_bytes), sizes_.least_bytes, sizes_.most_bytes);
   while (!wanted_.empty() && gap.begin == size_bytes_) {
     const std::uint64_t offset = wanted_.front();
     wanted_.pop_front();
@@ -42,7 +50,8 @@ std::optional<SegmentPlan::Handle> SegmentPlan::next(const cache::Extents& prese
 }
 
 bool SegmentPlan::want(std::uint64_t offset, const cache::Extents& present, bool may_cut) {
-  if (offset >= size_bytes_ || present.end_of(offset) > offset) return false;
+  if (offset >= size_bytes_ || present.end_of(offset) > offset || came_.end_of(offset) > offset)
+    return false;
   for (Segment& segment : segments_) {
     if (offset < segment.range.begin || offset >= segment.range.end) continue;
     if (!may_cut || offset <= segment.at + sizes_.near_bytes) return false;

@@ -41,16 +41,18 @@ class SegmentPlan {
   SegmentPlan(std::uint64_t size_bytes, std::size_t connections, SegmentSizes sizes = {})
       : size_bytes_(size_bytes), connections_(connections), sizes_(sizes) {}
 
-  // The next segment of what is neither there nor given out; nullopt if that is nothing.
-  std::optional<Handle> next(const cache::Extents& present);
+  // The next segment of what is neither there nor given out; nullopt if that is nothing. With
+  // `alone_bytes`, whoever asks is the only connection and fast enough alone: it gets all that is
+  // left, up to so much, since nobody else would take a share.
+  std::optional<Handle> next(const cache::Extents& present, std::uint64_t alone_bytes = 0);
   // This, which is neither there nor given out, is being fetched already.
   Handle claim(cache::Extent extent) {
     return segments_.insert(segments_.end(), Segment{.range = extent, .at = extent.begin});
   }
   // Bytes up to `at` have come.
   void advance(Handle segment, std::uint64_t at) { segment->at = at; }
-  // Nobody fetches it any more; what of it is missing is given out again.
-  void release(Handle segment) { segments_.erase(segment); }
+  // Nobody fetches it any more; what of it has not come is given out again.
+  void release(Handle segment);
 
   // A reader waits for the byte at `offset`, which is not there. True if it should be asked for
   // now, by whoever calls next() first. `may_cut`: there is a connection to be had for it, so that
@@ -64,13 +66,14 @@ class SegmentPlan {
   std::uint64_t size_bytes() const { return size_bytes_; }
 
  private:
-  // What is there or being fetched.
+  // What is there, has come and is on its way there, or is being fetched.
   cache::Extents taken(const cache::Extents& present) const;
 
   std::uint64_t size_bytes_;
   std::size_t connections_;
   SegmentSizes sizes_;
   std::list<Segment> segments_;
+  cache::Extents came_;               // in segments that are released
   std::deque<std::uint64_t> wanted_;  // in the order in which readers came
 };
 

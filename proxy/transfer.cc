@@ -19,6 +19,8 @@ using namespace std::chrono_literals;
 constexpr std::uint64_t fast_bytes_per_second = 256 * 1024 * 1024;
 // How long it is looked at before it is said how fast it is; a server may begin with a burst.
 constexpr auto judged_every = 25ms;
+// One that is fast enough alone gets so many times as much as it has brought that fast.
+constexpr std::uint64_t growth_alone = 4;
 // Pieces of up to 1 MiB that one transfer's connections may have at the writer besides one each:
 // one is being written while another is hashed, and the next is there when either is done.
 constexpr std::size_t pieces_ahead = 2;
@@ -191,7 +193,7 @@ asio::awaitable<void> Transfer::run(cache::BlobWriter& writer) {
   if (!complete()) spawn_worker(std::exchange(first_, std::nullopt));
   bool stopped = false;
   while (!error_ && !stopped && (!complete() || workers_ > 0 || !hashed_)) {
-    if (workers_ == 0 && !complete()) {
+    if (workers_ == 0 && writes_ == 0 && !complete()) {
       spawn_worker(std::nullopt);
       continue;  // It runs at once, as far as it can.
     }
@@ -237,16 +239,16 @@ asio::awaitable<void> Transfer::work(std::optional<Answer> first) {
       co_await pass_over(std::move(std::exchange(first, std::nullopt)->response));
     }
     while (!error_ && (workers_ <= most_workers_ || plan_->wanted())) {
-      const auto segment = first ? plan_->claim(first->extent) : plan_->next(present());
+      const std::uint64_t alone_bytes = workers_ == 1 ? growth_alone * fast_bytes_ : 0;
+      const auto segment =
+          first ? plan_->claim(first->extent) : plan_->next(present(), alone_bytes);
       if (!segment) break;
       struct Release {
         SegmentPlan& plan;
         SegmentPlan::Handle segment;
         ~Release() { plan.release(segment); }
       } const release{*plan_, *segment};
-      const bool stays = co_await fetch(*segment, std::exchange(first, std::nullopt));
-      co_await wait_written({(*segment)->range.begin, (*segment)->at});
-      if (!stays) break;
+      if (!co_await fetch(*segment, std::exchange(first, std::nullopt))) break;
       // What was too many of them once may be right by now.
       if (answers_ranges_) most_workers_ = std::min(settings_.segments, most_workers_ + 1);
     }
@@ -343,6 +345,7 @@ asio::awaitable<void> Transfer::write(std::uint64_t offset, std::vector<char> pi
       --transfer.writes_;
       transfer.spares_.push_back(std::move(piece));
       transfer.written_.notify_all();
+      if (transfer.workers_ == 0) transfer.changed_.notify_all();
     }
   } const done{*this, piece};
   try {
@@ -374,12 +377,14 @@ asio::awaitable<void> Transfer::read(SegmentPlan::Handle segment, Answer answer)
     upstream_.note_progress(bytes.size());
     if (const Instant now = clock_.now(); now - since >= judged_every) {
       if (plan_->wanted() && may_serve_readers()) spawn_worker(std::nullopt);
-      judge(segment->at - from, now - since, held_up);
+      if (!note_speed(segment->at - from, now - since, held_up)) use_more_connections();
       since = now;
       from = segment->at;
       held_up = {};
     }
   }
+  if (const Instant now = clock_.now(); now > since)
+    note_speed(segment->at - from, now - since, held_up);
   // Read to its end, the connection can be used again.
   if (segment->at == answer.extent.end && co_await answer.response->read(piece))
     throw Failure(Errc::upstream_nonsense, upstream_.url() + " sent more than it announced of " +
@@ -451,11 +456,13 @@ void Transfer::want(std::uint64_t offset) {
   if (plan_->want(offset, present(), now) && now) spawn_worker(std::nullopt);
 }
 
-void Transfer::judge(std::uint64_t bytes, std::chrono::duration<double> took,
-                     std::chrono::duration<double> held_up) {
+bool Transfer::note_speed(std::uint64_t bytes, std::chrono::duration<double> took,
+                          std::chrono::duration<double> held_up) {
   const double waited = (took - held_up).count();
-  const bool fast = static_cast<double>(bytes) > waited * fast_bytes_per_second;
-  if (!fast && held_up < took / 4) use_more_connections();
+  const bool fast =
+      static_cast<double>(bytes) > waited * fast_bytes_per_second || held_up >= took / 4;
+  fast_bytes_ = fast ? fast_bytes_ + bytes : 0;
+  return fast;
 }
 
 void Transfer::use_more_connections() {

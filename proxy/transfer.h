@@ -114,9 +114,9 @@ class Transfer {
   // There is a connection to be had besides those at work.
   bool may_serve_readers() const;
   // Of a connection that has brought so much in this time, in which it had to wait for us for so
-  // long: whether upstream is as fast as we are; if not, more of them are used.
-  void judge(std::uint64_t bytes, std::chrono::duration<double> took,
-             std::chrono::duration<double> held_up);
+  // long: whether upstream is as fast as we are.
+  bool note_speed(std::uint64_t bytes, std::chrono::duration<double> took,
+                  std::chrono::duration<double> held_up);
   void use_more_connections();
   void note_bytes(std::size_t bytes);
 
@@ -138,8 +138,9 @@ class Transfer {
   int breaks_ = 0;  // since the last one that had brought enough
   std::optional<Error> error_;
   Event changed_;
-  Event written_;           // One more piece is.
-  std::size_t writes_ = 0;  // pieces that the writer has
+  Event written_;                 // One more piece is.
+  std::size_t writes_ = 0;        // pieces that the writer has
+  std::uint64_t fast_bytes_ = 0;  // have come since a connection was slow
   std::vector<std::vector<char>> spares_;
   TaskGroup tasks_;
 

@@ -396,7 +396,7 @@ class RefillTest : public BlobWriterTest {
     EXPECT_FALSE(commit_.done()) << "the removal could hit the new file";
   }
 
-  std::shared_ptr<fake::Gate> removal_;
+  std::shared_ptr<fake::DiskGate> removal_;
   Cellar::Running<std::unique_ptr<BlobWriter>> large_;
   std::unique_ptr<BlobWriter> writer_;
   Cellar::Running<void> commit_;

@@ -241,7 +241,7 @@ class Cellar {
     }
   }
   // Runs until a call has come to the gate.
-  void meet(const std::shared_ptr<fake::Gate>& gate) {
+  void meet(const std::shared_ptr<fake::DiskGate>& gate) {
     run_until([&] { return gate->reached(); });
   }
   void poll() {

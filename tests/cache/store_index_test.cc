@@ -231,7 +231,7 @@ class StoreReconcileTest : public StoreTest {
     gate_->open();
     cellar_.run_until([this] { return store().reconciled(); });
   }
-  std::shared_ptr<fake::Gate> gate_;
+  std::shared_ptr<fake::DiskGate> gate_;
   const std::string early_ = early_blob(300 * KiB);
 };
 

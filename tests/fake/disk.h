@@ -105,7 +105,7 @@ enum class Loss {
 };
 
 // Where a call waits until the test has seen to something.
-class Gate {
+class DiskGate {
  public:
   bool reached() {
     const std::scoped_lock lock(mutex_);
@@ -169,9 +169,9 @@ class Disk final : public cache::Disk {
     return fail_at_ && countable_calls_ >= fail_at_->first;
   }
   // The next call of this kind, after `pass` more, waits; calls that come after it pass.
-  std::shared_ptr<Gate> hold(Call call, int pass = 0) {
+  std::shared_ptr<DiskGate> hold(Call call, int pass = 0) {
     const std::scoped_lock lock(mutex_);
-    all_gates_.push_back(std::make_shared<Gate>());
+    all_gates_.push_back(std::make_shared<DiskGate>());
     gates_[call] = {all_gates_.back(), pass};
     return all_gates_.back();
   }
@@ -391,7 +391,7 @@ class Disk final : public cache::Disk {
     const bool counted = call != Call::list && call != Call::allocated;
     const std::uint64_t number = counted ? ++countable_calls_ : countable_calls_;
     if (const auto it = gates_.find(call); it != gates_.end() && it->second.pass-- == 0) {
-      const std::shared_ptr<Gate> gate = it->second.gate;
+      const std::shared_ptr<DiskGate> gate = it->second.gate;
       gates_.erase(it);
       lock.unlock();
       gate->pass(at_gate_);
@@ -509,11 +509,11 @@ class Disk final : public cache::Disk {
   std::map<Call, Failing> failing_;
   std::optional<std::pair<std::uint64_t, int>> fail_at_;
   struct Waiting {
-    std::shared_ptr<Gate> gate;
+    std::shared_ptr<DiskGate> gate;
     int pass = 0;
   };
   std::map<Call, Waiting> gates_;  // closed, and nobody there yet
-  std::vector<std::shared_ptr<Gate>> all_gates_;
+  std::vector<std::shared_ptr<DiskGate>> all_gates_;
   std::function<void()> at_gate_ = [] {};
   std::uint64_t countable_calls_ = 0;
   std::map<Call, std::uint64_t> calls_of_;

@@ -47,18 +47,22 @@ class Transfer {
               {.first_bytes = 8, .least_bytes = 8, .most_bytes = 32, .near_bytes = 4}) {}
 
   void step(Input& input) {
-    switch (input.below(5)) {
+    switch (input.below(6)) {
       case 0:
         ask();
         break;
       case 1:
-        if (!segments_.empty()) arrive(input.below(segments_.size()), input.below(40));
+        if (!segments_.empty())
+          arrive(input.below(segments_.size()), input.below(40), input.flag());
         break;
       case 2:
         if (!segments_.empty()) give_up(input.below(segments_.size()));
         break;
       case 3:
-        plan_.want(input.below(plan_.size_bytes() + 8), present_, input.flag());
+        ask(input.below(40));
+        break;
+      case 4:
+        plan_.want(input.below(plan_.size_bytes() + 8), there_, input.flag());
         break;
       default:
         ask();
@@ -77,12 +81,12 @@ class Transfer {
       give_up(0);
     }
     check(present_.bytes() == plan_.size_bytes());
-    check(plan_.unclaimed_bytes(present_) == 0);
+    check(plan_.unclaimed_bytes(there_) == 0);
   }
 
  private:
-  bool ask() {
-    const auto segment = plan_.next(present_);
+  bool ask(std::uint64_t alone_bytes = 0) {
+    const auto segment = plan_.next(there_, alone_bytes);
     if (!segment) return false;
     const Extent range = (*segment)->range;
     check(range.begin < range.end && range.end <= plan_.size_bytes());
@@ -92,10 +96,11 @@ class Transfer {
     segments_.push_back(*segment);
     return true;
   }
-  void arrive(std::uint64_t which, std::uint64_t bytes) {
+  void arrive(std::uint64_t which, std::uint64_t bytes, bool written = true) {
     const auto segment = segments_[which];
     const std::uint64_t at = std::min(segment->range.end, segment->at + bytes);
     present_.add({segment->at, at});
+    if (written) there_.add({segment->at, at});
     plan_.advance(segment, at);
   }
   void give_up(std::uint64_t which) {
@@ -113,11 +118,12 @@ class Transfer {
     std::uint64_t unclaimed = 0;
     for (std::uint64_t at = 0; at < claimed.size(); ++at)
       unclaimed += claimed[at] == 0 && !present_.contains({at, at + 1}) ? 1 : 0;
-    check(plan_.unclaimed_bytes(present_) == unclaimed);
+    check(plan_.unclaimed_bytes(there_) == unclaimed);
   }
 
   proxy::SegmentPlan plan_;
-  Extents present_;
+  Extents present_;  // has come
+  Extents there_;    // of it what is written, as far as the plan is told
   std::vector<proxy::SegmentPlan::Handle> segments_;
 };
 

@@ -47,6 +47,28 @@ TEST(SegmentPlan, GivesOutAgainWhatWasReleased) {
   EXPECT_EQ(left.end, second->range.begin);
 }
 
+TEST(SegmentPlan, GivesTheOnlyConnectionMoreAtATime) {
+  SegmentPlan plan(GiB, 4);
+  const Extents present;
+  EXPECT_EQ((*plan.next(present, 16 * MiB))->range, (Extent{0, 64 * MiB})) << "its share is more";
+  plan.claim({64 * MiB, GiB - 100 * MiB});
+  const std::uint64_t begin = GiB - 100 * MiB;
+  EXPECT_EQ((*plan.next(present, 16 * MiB))->range, (Extent{begin, begin + 16 * MiB}));
+  EXPECT_EQ((*plan.next(present, GiB))->range, (Extent{begin + 16 * MiB, begin + 80 * MiB}));
+  EXPECT_EQ((*plan.next(present, GiB))->range, (Extent{begin + 80 * MiB, GiB}));
+}
+
+TEST(SegmentPlan, GivesNothingOutAgainThatIsOnItsWayToTheDisk) {
+  SegmentPlan plan(100 * MiB, 4);
+  const Extents present;
+  const auto first = *plan.next(present);
+  plan.advance(first, 3 * MiB);
+  plan.release(first);
+  EXPECT_FALSE(plan.want(MiB, present));
+  EXPECT_EQ(plan.unclaimed_bytes(present), 97 * MiB);
+  EXPECT_EQ((*plan.next(present))->range.begin, 3 * MiB);
+}
+
 TEST(SegmentPlan, PutsWhatAReaderWaitsForFirst) {
   SegmentPlan plan(GiB, 4);
   Extents present;

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "proxy/range.h"
+#include "tests/fake/disk.h"
 #include "tests/fake/effort.h"
 #include "tests/fake/house.h"
 
@@ -213,6 +214,33 @@ TEST_F(SegmentedTransferTest, AChangedValidatorEndsItUnspliced) {
   wait_until_filled();
   EXPECT_FALSE(house_.store.resumable(digest_));
   expect_right_afterwards();
+}
+
+// What is on its way to the disk is neither waited for nor asked for again.
+TEST_F(SegmentedTransferTest, TheNextRangeIsAskedForWhileTheLastIsWritten) {
+  const fake::TemporaryDirectory directory;
+  fake::Disk disk(directory.path());
+  House house({.bytes = 1 << 30}, &disk, 10);
+  house.fills.set_segment_sizes(small);
+  house.upstream.on("https://r.example/v2/app/blobs/", [this](const Asked& asked) {
+    Reply reply = House::blob_reply(asked, bytes_);
+    reply.piece_bytes = 1024 * KiB;
+    return reply;
+  });
+  const auto gate = disk.hold(fake::Call::write);
+  Answer answer;
+  asio::co_spawn(
+      house.io,
+      house.ask("GET " + path() + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+      [&](std::exception_ptr, Answer given) {
+        answer = std::move(given);
+        done_ = true;
+      });
+  house.run_until_true([&] { return gate->reached() && house.upstream.asked().size() > 1; });
+  gate->open();
+  house.run_until_true([&] { return done_; });
+  EXPECT_TRUE(answer.body == bytes_);
+  EXPECT_EQ(house.registries.find("r.example")->upstream("app").stats().bytes, bytes_.size());
 }
 
 TEST_F(SegmentedTransferTest, AStopLosesNothingThatHasCome) {
