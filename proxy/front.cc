@@ -168,9 +168,12 @@ class Front::Loop {
       mail = std::exchange(mail_, {});
     }
     for (Visitor* visitor : mail.visitors) enter(*visitor);
+    if (mail.drain) end_what_rests();
     for (auto& go_on : mail.waiting) go_on();
     if (mail.stop) stop_ = true;
-    if (!mail.drain) return;
+  }
+
+  void end_what_rests() {
     for (auto it = here_.begin(); it != here_.end();) {
       Visitor& visitor = *it++;
       if (visitor.backlog_ && !visitor.backlog_->pieces.empty()) {

@@ -345,15 +345,24 @@ TEST_F(FrontTest, EndsIdleConnectionsWhenItDrains) {
 // Nobody tries again by himself when the first request on a connection comes to nothing.
 TEST_F(FrontTest, AnswersWhoHasJustComeWhenItDrains) {
   keep(by_digest);
-  const auto before = house.server().figures().accepted;
-  auto socket = connect();
-  house.run_until_true([&] { return house.server().figures().accepted > before; });
-  house.server().drain();
+  RequestMeter meter;
+  Front front(house.io.get_executor(), house.proxy.answers(), house.proxy.admission(), house.clock,
+              meter, 2);
+  Server server(house.io.get_executor(), {.connections = 2, .connection = {}}, house.proxy,
+                house.store.disk_pool(), nullptr, &front);
+  server.listen(*ListenAddress::parse("127.0.0.1:0"), 0);
+  server.start();
+  asio::ip::tcp::socket socket(house.io);
+  socket.connect(House::endpoint_of(server.addresses().front()));
+  house.run_until_true([&] { return server.figures().accepted > 0; });
+  server.drain();
+  house.run(front.come_round());
   asio::write(socket, asio::buffer(text_of("GET", by_digest)));
   const std::string answer = read(socket, 100'000);
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
   EXPECT_NE(answer.find("Connection: close\r\n"), std::string::npos) << answer;
-  house.run(house.server().drained());
+  house.run(server.drained());
+  house.run(server.stop());
 }
 
 TEST_F(FrontTest, AnswersARequestThatIsOnItsWayInWhenItDrains) {
