@@ -88,6 +88,20 @@ class FaultRules(AzureTest):
         getter.join()
         self.assertEqual(replies[0].body, BLOB)
 
+    def test_a_barrier_before_a_byte_holds_the_range_that_has_it(self) -> None:
+        link = self.link()
+        rule = {"role": "storage", "action": {"hold": "before", "at": 5000}}
+        self.control.faults(rule)
+        for span in ("bytes=0-4999", "bytes=5001-5999"):
+            self.assertEqual(self.ask("GET", link, {"Range": span}).status, 206, span)
+        self.control.wait_for_requests(2, role="storage", done=True)
+        getter = threading.Thread(target=lambda: self.ask("GET", link, {"Range": "bytes=5000-5999"}))
+        getter.start()
+        self.control.wait_until_held("before")
+        self.assertEqual(self.control.log(role="storage")[-1]["bytes_sent"], 0)
+        self.control.release("before")
+        getter.join()
+
     def test_a_role_can_be_down_and_come_back_on_its_port(self) -> None:
         self.control.set(down=["acr"])
         with self.assertRaises(ConnectionRefusedError):

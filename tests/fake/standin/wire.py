@@ -383,7 +383,8 @@ class _Answer:
         if "at" in action:
             first = dict(response.headers).get("Content-Range", "bytes 0-")[6:].split("-")[0]
             stop = action["at"] - int(first)
-            stop = stop if stop >= 0 else None
+            # A connection whose whole answer has been read is asked again, and has to answer.
+            stop = stop if 0 <= stop < response.length() else None
         started = time.monotonic()
         for piece in _pieces(response.body, CHUNK if "rate" not in action else 16384):
             piece = self._flip(piece, sent)
