@@ -6,12 +6,9 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
-#include <filesystem>
 #include <string>
 
-#include "daemon/control.h"
-#include "tests/fake/house.h"
-#include "tests/fake/other_user.h"
+#include "tests/daemon/control_plane.h"
 
 namespace staithe::daemon {
 namespace {
@@ -27,37 +24,14 @@ constexpr unsigned somebody = 54321;
 
 class CacheControlTest : public testing::Test {
  protected:
-  CacheControlTest() {
-    std::string directory = std::filesystem::temp_directory_path() / "staithe-cache-XXXXXX";
-    directory_ = ::mkdtemp(directory.data());
-    std::filesystem::permissions(directory_, std::filesystem::perms(0755));
-    house_.run(access_.load({}));
-    server_.listen(*proxy::ListenAddress::parse(address()), 0666);
-    server_.start();
-  }
-  ~CacheControlTest() override {
-    house_.run(server_.stop());
-    house_.run(tasks_.join());
-    std::filesystem::remove_all(directory_);
-  }
-  std::string address() const { return "unix:" + (directory_ / "control.sock").string(); }
-
   std::string ask_as(unsigned uid, const std::string& method, const std::string& path,
                      const std::string& body = {}) {
-    OtherUser user(uid, [&](OtherUser::End& end) {
-      end.tell(fake::talk(address(), method + " " + path +
-                                         " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                                         "Content-Length: " +
-                                         std::to_string(body.size()) + "\r\n\r\n" + body));
-    });
-    return house_.run(user.all_told(house_.io.get_executor()));
+    return socket_.ask_as(uid, method, path, body);
   }
   std::string post(const std::string& path, const std::string& body) {
-    return ask_as(::geteuid(), "POST", path, body);
+    return socket_.post(path, body);
   }
-  static int status_of(const std::string& answer) {
-    return answer.size() > 12 ? std::atoi(answer.c_str() + 9) : 0;
-  }
+  static int status_of(const std::string& answer) { return ControlSocket::status_of(answer); }
   // Of a whole body or a chunked one.
   static json::value body_of(const std::string& answer) {
     std::string body = answer.substr(std::min(answer.find("\r\n\r\n") + 4, answer.size()));
@@ -104,38 +78,8 @@ class CacheControlTest : public testing::Test {
 
   House house_;
   const Config config_ = *parse_config("", "staithe.toml", Environment());
-  TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
-  Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
-  Credentials credentials_{{.loop = house_.io.get_executor(),
-                            .config = config_,
-                            .registries = house_.registries,
-                            .access = access_,
-                            .tasks = tasks_,
-                            .doors = {}}};
-  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
-  Warmer warmer_{{.clock = house_.clock,
-                  .store = house_.store,
-                  .registries = house_.registries,
-                  .proxy = house_.proxy,
-                  .fills = house_.fills}};
-  WarmControl warm_{{.warmer = warmer_, .access = access_}};
-  Control control_{{.config = config_,
-                    .clock = house_.clock,
-                    .store = house_.store,
-                    .proxy = house_.proxy,
-                    .registries = house_.registries,
-                    .fills = house_.fills,
-                    .access = access_,
-                    .credentials = credentials_,
-                    .verifier = verifier_,
-                    .warm = warm_,
-                    .warm_status = [] { return boost::json::object(); },
-                    .reload = [] { return Faults(); }}};
-  std::filesystem::path directory_;
-  proxy::Server server_{house_.io.get_executor(),
-                        {.connections = 100, .connection = {.body_bytes = 64 * 1024}},
-                        control_,
-                        house_.store.disk_pool()};
+  ControlPlane plane_{house_, config_, house_.registries};
+  ControlSocket socket_{house_, plane_};
 };
 
 TEST_F(CacheControlTest, BlobsAreToldWithEverythingThatIsKnownOfThem) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "daemon/status_page.h"
-#include "tests/fake/house.h"
+#include "tests/daemon/control_plane.h"
 #include "tests/fake/web_callers.h"
 
 namespace staithe::daemon {
@@ -38,33 +38,8 @@ class ControlTest : public testing::Test {
 
   House house_;
   const Config config_ = defaults();
-  TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
-  Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
-  Credentials credentials_{{.loop = house_.io.get_executor(),
-                            .config = config_,
-                            .registries = house_.registries,
-                            .access = access_,
-                            .tasks = tasks_,
-                            .doors = {}}};
-  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
-  Warmer warmer_{{.clock = house_.clock,
-                  .store = house_.store,
-                  .registries = house_.registries,
-                  .proxy = house_.proxy,
-                  .fills = house_.fills}};
-  WarmControl warm_{{.warmer = warmer_, .access = access_}};
-  Control control_{{.config = config_,
-                    .clock = house_.clock,
-                    .store = house_.store,
-                    .proxy = house_.proxy,
-                    .registries = house_.registries,
-                    .fills = house_.fills,
-                    .access = access_,
-                    .credentials = credentials_,
-                    .verifier = verifier_,
-                    .warm = warm_,
-                    .warm_status = [] { return boost::json::object(); },
-                    .reload = [] { return Faults(); }}};
+  ControlPlane plane_{house_, config_, house_.registries};
+  Control& control_ = plane_.control;
 };
 
 TEST_F(ControlTest, StatusHoldsWhatTheContractNames) {

@@ -7,7 +7,6 @@
 
 #include <boost/json/parse.hpp>
 #include <chrono>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,11 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "daemon/control.h"
-#include "daemon/credentials.h"
 #include "proxy/auth/secret.h"
-#include "tests/fake/house.h"
-#include "tests/fake/other_user.h"
+#include "tests/daemon/control_plane.h"
 
 namespace staithe::daemon {
 
@@ -116,43 +112,25 @@ password_file = "/p"
                                .renewable = false,
                                .expires_in = std::nullopt};
     parts_[""] = PlayedPart{.username = "", .error = Error{Errc::not_found, "used anonymously"}};
-    std::string directory = std::filesystem::temp_directory_path() / "staithe-credentials-XXXXXX";
-    directory_ = ::mkdtemp(directory.data());
-    std::filesystem::permissions(directory_, std::filesystem::perms(0755));
-    house_.run(access_.load({}));
-    server_.listen(*proxy::ListenAddress::parse(address()), 0666);
-    server_.start();
-  }
-  ~CredentialsTest() override {
-    house_.run(server_.stop());
-    house_.run(tasks_.join());
-    std::filesystem::remove_all(directory_);
   }
 
-  std::string address() const { return "unix:" + (directory_ / "control.sock").string(); }
+  std::string address() const { return socket_.address(); }
 
   static std::shared_ptr<const auth::Secret> secret(std::string_view text) {
     return std::make_shared<const auth::Secret>(text);
   }
   static std::string request(const std::string& method, const std::string& path,
                              const std::string& body) {
-    return method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
-           std::to_string(body.size()) + "\r\n\r\n" + body;
+    return ControlSocket::request(method, path, body);
   }
-  // The status line, the head and the body.
   std::string ask_as(unsigned uid, const std::string& method, const std::string& path,
                      const std::string& body = {}) {
-    fake::OtherUser user(uid, [&](fake::OtherUser::End& end) {
-      end.tell(fake::talk(address(), request(method, path, body)));
-    });
-    return house_.run(user.all_told(house_.io.get_executor()));
+    return socket_.ask_as(uid, method, path, body);
   }
   std::string post(const std::string& path, const std::string& body) {
-    return ask_as(::geteuid(), "POST", path, body);
+    return socket_.post(path, body);
   }
-  static int status_of(const std::string& answer) {
-    return answer.size() > 12 ? std::atoi(answer.c_str() + 9) : 0;
-  }
+  static int status_of(const std::string& answer) { return ControlSocket::status_of(answer); }
   static json::object body_of(const std::string& answer) {
     boost::system::error_code error;
     const json::value value = json::parse(answer.substr(answer.find("\r\n\r\n") + 4), error);
@@ -215,41 +193,12 @@ password_file = "/p"
 
   fake::House house_;
   const Config config_ = *parse_config(config_text, "staithe.toml", Environment());
-  TaskGroup tasks_{house_.io.get_executor(), [](std::string_view, std::string_view) {}};
   std::map<std::string, PlayedPart> parts_;
   std::vector<std::string> doors_used_;
-  Access access_{house_.io.get_executor(), house_.clock, tasks_, ::geteuid()};
   proxy::Registries registries_{config_.proxy.registries, make_upstream()};
-  Credentials credentials_{{.loop = house_.io.get_executor(),
-                            .config = config_,
-                            .registries = registries_,
-                            .access = access_,
-                            .tasks = tasks_,
-                            .doors = doors()}};
-  Verifier verifier_{{.store = house_.store, .clock = house_.clock, .access = access_}};
-  Warmer warmer_{{.clock = house_.clock,
-                  .store = house_.store,
-                  .registries = house_.registries,
-                  .proxy = house_.proxy,
-                  .fills = house_.fills}};
-  WarmControl warm_{{.warmer = warmer_, .access = access_}};
-  Control control_{{.config = config_,
-                    .clock = house_.clock,
-                    .store = house_.store,
-                    .proxy = house_.proxy,
-                    .registries = registries_,
-                    .fills = house_.fills,
-                    .access = access_,
-                    .credentials = credentials_,
-                    .verifier = verifier_,
-                    .warm = warm_,
-                    .warm_status = [] { return boost::json::object(); },
-                    .reload = [] { return Faults(); }}};
-  std::filesystem::path directory_;
-  proxy::Server server_{house_.io.get_executor(),
-                        {.connections = 100, .connection = {.body_bytes = 64 * 1024}},
-                        control_,
-                        house_.store.disk_pool()};
+  ControlPlane plane_{house_, config_, registries_, doors()};
+  Access& access_ = plane_.access;
+  ControlSocket socket_{house_, plane_};
 };
 
 }  // namespace staithe::daemon
