@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <condition_variable>
@@ -21,6 +20,7 @@
 #include "proxy/curl_loop.h"
 #include "tests/fake/listener.h"
 #include "tests/proxy/auth/make_certificate.h"
+#include "tests/proxy/curl_exchange.h"
 #include "tests/proxy/spellings.h"
 
 namespace staithe::proxy {
@@ -139,26 +139,8 @@ class CurlDial : public testing::Test {
  protected:
   // "200 ok", or the error's sentence.
   std::string send(HttpRequest request) {
-    std::string outcome;
-    asio::co_spawn(io, exchange(loop, std::move(request)),
-                   [&](const std::exception_ptr& error, std::string got) {
-                     try {
-                       if (error) std::rethrow_exception(error);
-                       outcome = std::move(got);
-                     } catch (const Failure& failure) {
-                       outcome = failure.error().detail;
-                     }
-                   });
-    io.restart();
-    while (outcome.empty() && io.run_one() > 0) {
-    }
-    return outcome;
-  }
-  static asio::awaitable<std::string> exchange(CurlLoop& loop, HttpRequest request) {
-    const std::unique_ptr<HttpResponse> response = co_await loop.send(std::move(request));
-    const int status = response->status();
-    const std::string body = co_await read_all(*response, 100);
-    co_return std::to_string(status) + " " + body;
+    return outcome_of(io, loop, std::move(request),
+                      [](const Error& error) { return std::string(error.detail); });
   }
   HttpRequest to(const std::string& host, HostNamedBy named_by) const {
     HttpRequest request;

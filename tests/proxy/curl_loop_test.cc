@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <csignal>
 #include <memory>
@@ -18,6 +17,7 @@
 #include "cache/error.h"
 #include "tests/fake/listener.h"
 #include "tests/proxy/auth/make_certificate.h"
+#include "tests/proxy/curl_exchange.h"
 
 namespace staithe::proxy {
 namespace {
@@ -116,26 +116,8 @@ class TlsTrust : public testing::Test {
  protected:
   // "200 ok", or the class of the error.
   std::string send(HttpRequest request) {
-    std::string outcome;
-    asio::co_spawn(io, exchange(loop, std::move(request)),
-                   [&](const std::exception_ptr& error, std::string got) {
-                     try {
-                       if (error) std::rethrow_exception(error);
-                       outcome = std::move(got);
-                     } catch (const Failure& failure) {
-                       outcome = to_string(failure.code());
-                     }
-                   });
-    io.restart();
-    while (outcome.empty() && io.run_one() > 0) {
-    }
-    return outcome;
-  }
-  static asio::awaitable<std::string> exchange(CurlLoop& loop, HttpRequest request) {
-    const std::unique_ptr<HttpResponse> response = co_await loop.send(std::move(request));
-    const int status = response->status();
-    const std::string body = co_await read_all(*response, 100);
-    co_return std::to_string(status) + " " + body;
+    return outcome_of(io, loop, std::move(request),
+                      [](const Error& error) { return std::string(to_string(error.code)); });
   }
   HttpRequest to(const std::string& host) const {
     HttpRequest request;
